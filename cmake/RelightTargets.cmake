@@ -1,0 +1,47 @@
+# relight_add_library(NAME SOURCES... [PUBLIC_DEPS ...] [PRIVATE_DEPS ...])
+#   one static library per layer, with the project's warnings on and private.
+# relight_add_test(NAME SOURCES... DEPS ... [LABELS ...])
+#   one GoogleTest binary; its cases are discovered by CTest.
+
+include(GoogleTest)
+
+find_program(RELIGHT_CCACHE ccache)
+if(RELIGHT_CCACHE AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
+  set(CMAKE_CXX_COMPILER_LAUNCHER "${RELIGHT_CCACHE}")
+endif()
+
+function(relight_target_options target)
+  target_compile_options(${target} PRIVATE -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Werror)
+  if(CMAKE_CXX_COMPILER_ID MATCHES "Clang")
+    target_compile_options(${target} PRIVATE -Wthread-safety)
+  endif()
+  if(RELIGHT_SANITIZE)
+    target_compile_options(${target} PRIVATE -fsanitize=${RELIGHT_SANITIZE}
+                           -fno-omit-frame-pointer -fno-sanitize-recover=all)
+    target_link_options(${target} PUBLIC -fsanitize=${RELIGHT_SANITIZE})
+    if(RELIGHT_SANITIZE MATCHES "thread")
+      # g++ warns that std::atomic_thread_fence is not instrumented; we use none of our own.
+      target_compile_options(${target} PRIVATE -Wno-error=tsan)
+    endif()
+  endif()
+endfunction()
+
+function(relight_add_library name)
+  cmake_parse_arguments(arg "" "" "SOURCES;PUBLIC_DEPS;PRIVATE_DEPS" ${ARGN})
+  add_library(${name} STATIC ${arg_SOURCES})
+  target_include_directories(${name} PUBLIC $<BUILD_INTERFACE:${CMAKE_SOURCE_DIR}>)
+  target_link_libraries(${name} PUBLIC ${arg_PUBLIC_DEPS} PRIVATE ${arg_PRIVATE_DEPS})
+  relight_target_options(${name})
+endfunction()
+
+function(relight_add_test name)
+  cmake_parse_arguments(arg "" "" "SOURCES;DEPS;LABELS" ${ARGN})
+  add_executable(${name} ${arg_SOURCES})
+  target_link_libraries(${name} PRIVATE ${arg_DEPS} GTest::gmock GTest::gtest_main)
+  target_include_directories(${name} PRIVATE ${CMAKE_SOURCE_DIR})
+  target_compile_definitions(${name} PRIVATE
+    RELIGHT_TEST_DATA="${CMAKE_SOURCE_DIR}/tests/data" RELIGHT_SOURCE_DIR="${CMAKE_SOURCE_DIR}")
+  relight_target_options(${name})
+  gtest_discover_tests(${name} DISCOVERY_TIMEOUT 60
+    PROPERTIES LABELS "${arg_LABELS}" TIMEOUT 120)
+endfunction()

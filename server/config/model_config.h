@@ -1,0 +1,92 @@
+// model.textproto as plain values, checked and with every default filled in.
+#ifndef RELIGHT_SERVER_CONFIG_MODEL_CONFIG_H_
+#define RELIGHT_SERVER_CONFIG_MODEL_CONFIG_H_
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "server/network/network.h"
+
+namespace relight::config {
+
+enum class Precision { kFloat32, kBFloat16, kFloat16, kAsSaved };
+
+// Which device the graph runs on. `index` counts CUDA devices.
+struct DeviceChoice {
+  enum class Kind { kAuto, kCpu, kCuda };
+  Kind kind = Kind::kAuto;
+  int index = 0;
+};
+
+struct TorchScriptGraph {
+  std::string path;  // Resolved against the model's folder.
+  std::vector<TensorSpec> inputs;
+  std::vector<TensorSpec> outputs;
+};
+
+struct Batching {
+  std::int64_t max_batch_size = 0;  // 0: no batch dimension, one request at a time.
+  std::vector<std::int64_t> preferred_batch_sizes;
+  absl::Duration max_queue_delay = absl::ZeroDuration();
+  std::int64_t max_queue_size = 1024;
+  std::uint64_t max_queue_bytes = std::uint64_t{256} << 20;
+};
+
+struct Checkpoints {
+  std::string folder;  // Resolved against the model's folder.
+  std::string state_dict_key;
+  std::string strip_prefix;
+  absl::Duration settle_time = absl::Seconds(1);
+  absl::Duration torn_timeout = absl::Seconds(30);
+  bool require_crc = false;
+  bool reject_unknown_classes = false;
+};
+
+enum class VersionSource { kAuto, kName, kMtime };
+
+struct VersionRule {
+  VersionSource from = VersionSource::kAuto;
+  std::string pattern;  // ECMAScript regular expression with one group, or empty.
+};
+
+enum class TrainingState { kSpool, kOpenFile, kNone };
+
+struct WarmUp {
+  std::vector<std::int64_t> batch_sizes;
+  std::int64_t free_dim = 1;
+};
+
+struct ModelConfig {
+  std::string name;    // The folder's.
+  std::string folder;  // Absolute or as given.
+  // The signature; follows from the network where the file leaves it out.
+  std::vector<TensorSpec> inputs;
+  std::vector<TensorSpec> outputs;
+  std::variant<network::Network, TorchScriptGraph> graph;
+  Batching batching;
+  DeviceChoice device;
+  std::optional<Precision> precision;  // Absent: the device's default.
+  Checkpoints checkpoints;
+  VersionRule version;
+  WarmUp warm_up;
+  bool allow_non_finite = false;
+  int arenas = 2;
+  TrainingState training_state = TrainingState::kSpool;
+};
+
+// Reads `folder`/model.textproto. The model's name is the folder's last component. INVALID_ARGUMENT
+// lists every error, one per line, as "model.textproto:LINE: what"; NOT_FOUND where there is none.
+absl::StatusOr<ModelConfig> LoadModelConfig(const std::string& folder);
+
+// The same from text in memory; `folder` is only used to resolve paths and to name the model.
+absl::StatusOr<ModelConfig> ParseModelConfig(std::string_view text, const std::string& folder);
+
+}  // namespace relight::config
+
+#endif  // RELIGHT_SERVER_CONFIG_MODEL_CONFIG_H_

@@ -1,0 +1,51 @@
+// What a graph needs from a checkpoint, and whether a checkpoint has it.
+#ifndef RELIGHT_SERVER_NETWORK_PARAMETERS_H_
+#define RELIGHT_SERVER_NETWORK_PARAMETERS_H_
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/types/span.h"
+#include "storage/dtype.h"
+
+namespace relight {
+
+struct ParameterSpec {
+  std::string name;                 // The state dict's key.
+  std::vector<std::int64_t> shape;
+  // kFloat32 stands for any real floating point type; others must match exactly.
+  DType dtype = DType::kFloat32;
+  bool buffer = false;              // Running statistics and counters: may be infinite, not NaN.
+  bool required = true;             // num_batches_tracked may be missing from old files.
+};
+
+// One tensor that a checkpoint offers.
+struct OfferedTensor {
+  std::string key;
+  std::vector<std::int64_t> shape;
+  DType dtype = DType::kFloat32;
+};
+
+struct ParameterMismatch {
+  std::vector<std::string> missing;
+  std::vector<std::string> unexpected;
+  std::vector<std::string> misshaped;  // "fc1.weight: checkpoint has [5, 10], the graph needs ..."
+  std::vector<std::string> mistyped;
+  bool empty() const {
+    return missing.empty() && unexpected.empty() && misshaped.empty() && mistyped.empty();
+  }
+};
+
+// Compares by name, shape and dtype, and lists every difference.
+ParameterMismatch CompareParameters(absl::Span<const ParameterSpec> needed,
+                                    absl::Span<const OfferedTensor> offered);
+
+// OK where `mismatch` is empty; else INVALID_ARGUMENT that lists all of it, with the nearest
+// offered name beside a missing one where the names look alike.
+absl::Status ToStatus(const ParameterMismatch& mismatch);
+
+}  // namespace relight
+
+#endif  // RELIGHT_SERVER_NETWORK_PARAMETERS_H_

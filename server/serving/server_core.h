@@ -1,0 +1,133 @@
+// The models of one repository: what the transport and the admin service talk to.
+//
+// Infer never blocks: it validates, admits to the model's queue and returns; the answer comes through
+// the callback. The admin calls may wait for the manager's thread and for files: call them on a
+// thread that may wait, never on a gRPC thread.
+//
+// Thread-safe.
+#ifndef RELIGHT_SERVER_SERVING_SERVER_CORE_H_
+#define RELIGHT_SERVER_SERVING_SERVER_CORE_H_
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "base/clock.h"
+#include "server/model/graph_factory.h"
+#include "server/serving/infer.h"
+#include "server/serving/statistics.h"
+#include "server/serving/status.h"
+
+namespace relight::serving {
+
+struct CoreOptions {
+  std::string model_repository;
+  std::string state_dir;     // Empty: pins are forgotten at exit, spools go to the temp folder.
+  std::string snapshot_dir;  // Empty: snapshots are refused.
+  absl::Duration poll_interval = absl::Seconds(1);
+  int compute_threads = 1;
+  int load_threads = 1;
+};
+
+struct SnapshotRequest {
+  std::string model;
+  std::string path;            // Below snapshot_dir; empty for a default name.
+  std::optional<std::int64_t> version;
+  bool overwrite = false;
+  bool weights_only = false;
+  bool lossless = false;
+};
+
+struct SnapshotResult {
+  std::string path;            // Absolute.
+  std::uint64_t size_bytes = 0;
+  std::string file_sha256;
+  std::int64_t version = 0;
+  std::uint64_t generation = 0;
+  std::string weights_digest;
+  bool training_state = false;
+  std::vector<std::string> left_out;
+};
+
+struct ReloadResult {
+  ModelStatus status;
+  bool swapped = false;
+};
+
+class ServerCore {
+ public:
+  virtual ~ServerCore() = default;
+
+  // --- the request path: never blocks ---
+
+  // NOT_FOUND for an unknown model; else what `done` is called with (maybe before this returns).
+  virtual void Infer(std::string_view model, InferRequest request, InferDone done) = 0;
+
+  // NOT_FOUND for an unknown model.
+  virtual absl::StatusOr<std::shared_ptr<const ModelInfo>> GetModelInfo(
+      std::string_view model) const = 0;
+  // Whether `version` (absent: any) of `model` answers requests now. NOT_FOUND as above.
+  virtual absl::StatusOr<bool> IsModelReady(std::string_view model,
+                                            std::optional<std::int64_t> version) const = 0;
+  // True once every configured model has served, and from then on.
+  virtual bool IsReady() const = 0;
+  virtual std::vector<std::string> ModelNames() const = 0;
+  // One row per loaded version, newest first; `model` empty for all models.
+  virtual absl::StatusOr<std::vector<std::pair<std::string, VersionStatistics>>> GetStatistics(
+      std::string_view model, std::optional<std::int64_t> version) const = 0;
+  virtual std::vector<ModelStatistics> GetModelStatistics() const = 0;
+  // The largest request in bytes that the models' configs allow.
+  virtual std::uint64_t MaxRequestBytes() const = 0;
+
+  // --- the admin path: may wait ---
+
+  virtual std::vector<ModelStatus> GetStatus() const = 0;
+  virtual absl::StatusOr<ModelStatus> GetStatus(std::string_view model) const = 0;
+  virtual absl::StatusOr<std::vector<HistoryEntry>> GetHistory(std::string_view model,
+                                                               std::size_t limit) const = 0;
+  virtual absl::StatusOr<ReloadResult> Reload(std::string_view model) = 0;
+  virtual absl::StatusOr<ModelStatus> Pin(std::string_view model, std::int64_t version) = 0;
+  virtual absl::StatusOr<ModelStatus> Unpin(std::string_view model) = 0;
+  virtual absl::StatusOr<ModelStatus> RollBack(std::string_view model) = 0;
+  virtual absl::StatusOr<ModelStatus> Unload(std::string_view model) = 0;
+
+  // Returning false from `progress` cancels; the half-written file is removed.
+  using SnapshotProgress = std::function<bool(std::uint64_t written, std::uint64_t total)>;
+  virtual absl::StatusOr<SnapshotResult> Snapshot(const SnapshotRequest& request,
+                                                  const SnapshotProgress& progress) = 0;
+
+  // `on_change` is called with the name of each model whose status changed (several changes may
+  // come as one), and with "" when the server's readiness did; on a manager thread, with no lock
+  // held: it must not wait. Once the returned object is destroyed it is not called any more.
+  class Subscription {
+   public:
+    virtual ~Subscription() = default;
+  };
+  virtual std::unique_ptr<Subscription> Subscribe(
+      std::function<void(const std::string& model)> on_change) = 0;
+
+  // --- the end ---
+
+  // From now on new requests are UNAVAILABLE "draining". Returns when no request is in flight, or
+  // `deadline` passed (false).
+  virtual bool Drain(absl::Time deadline) = 0;
+};
+
+// Starts the manager, the loaders and the compute pool, and returns once the repository has been
+// scanned once; models may still be loading. NOT_FOUND for a missing repository, INVALID_ARGUMENT
+// with all errors of all configs where some model.textproto is wrong at start. `factory` and `clock`
+// must outlive the core. Destroying the core stops all of its threads.
+absl::StatusOr<std::unique_ptr<ServerCore>> StartServerCore(const CoreOptions& options,
+                                                            model::GraphFactory& factory,
+                                                            const Clock& clock);
+
+}  // namespace relight::serving
+
+#endif  // RELIGHT_SERVER_SERVING_SERVER_CORE_H_

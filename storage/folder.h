@@ -1,0 +1,52 @@
+// What lies in a watched folder: which files are candidates, and why the others are not.
+//
+// A candidate is a regular file of a known suffix, an index of shards, or a subfolder that holds
+// exactly one of these. Scanning only looks: it opens nothing and judges no content. It always
+// reports the whole folder; deciding what to do is the version policy's business.
+#ifndef RELIGHT_STORAGE_FOLDER_H_
+#define RELIGHT_STORAGE_FOLDER_H_
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "storage/checkpoint.h"
+
+namespace relight::storage {
+
+struct FolderEntry {
+  std::string name;      // Path below the folder, any bytes: "step-100.pt", "checkpoint-5/model.pt".
+  std::string stem;      // What a version is read from: the name (the subfolder's) without suffix.
+  bool candidate = false;
+  std::string reason;    // Why it is passed over; empty for a candidate.
+  FileIdentity identity; // Of what the name leads to. Only for candidates.
+};
+
+// Lists `folder`, sorted by name. NOT_FOUND where it does not exist, UNAVAILABLE where it cannot be
+// listed; neither says that the files are gone.
+absl::StatusOr<std::vector<FolderEntry>> ScanFolder(const std::string& folder);
+
+// Says that something in some folders may have changed. A hint: it can miss events (network file
+// systems send none), so whoever uses it also polls.
+//
+// Thread-safe.
+class FolderWatcher {
+ public:
+  virtual ~FolderWatcher() = default;
+  // Replaces the watched set. Folders that do not exist are tried again at the next call.
+  virtual void Watch(const std::vector<std::string>& folders) = 0;
+  // Waits until something may have changed, `timeout` passed, or Wake was called.
+  virtual void Wait(absl::Duration timeout) = 0;
+  virtual void Wake() = 0;
+};
+
+// By inotify where the kernel grants it, else by timeouts alone.
+std::unique_ptr<FolderWatcher> MakeFolderWatcher();
+
+}  // namespace relight::storage
+
+#endif  // RELIGHT_STORAGE_FOLDER_H_

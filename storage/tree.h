@@ -1,0 +1,164 @@
+// What a checkpoint holds, as plain values: numbers, strings, containers, tensors described but not
+// read, and opaque nodes for every class that we do not know (nothing is ever called).
+//
+// Nodes live in one arena and refer to each other by index, so that no depth of nesting and no
+// cycle touches the C++ stack. Nodes may be shared (a tied weight is one node under two keys).
+//
+// Thread-safety: const methods may be called from several threads at once.
+#ifndef RELIGHT_STORAGE_TREE_H_
+#define RELIGHT_STORAGE_TREE_H_
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "storage/dtype.h"
+
+namespace relight::storage {
+
+using NodeId = std::uint32_t;
+inline constexpr NodeId kNoNode = 0xFFFFFFFF;
+
+enum class NodeKind : std::uint8_t {
+  kNone,
+  kBool,
+  kInt,       // Fits an int64.
+  kBigInt,    // Wider: two's complement little-endian bytes in text().
+  kFloat,     // 64 bits, kept bit for bit.
+  kComplex,
+  kString,    // UTF-8 (lone surrogates allowed) in text().
+  kBytes,     // text()
+  kByteArray, // text()
+  kList,
+  kTuple,
+  kDict,
+  kOrderedDict,  // attributes() may hold a dict such as {'_metadata': ...}.
+  kCounter,
+  kSet,
+  kFrozenSet,
+  kSize,      // torch.Size: items() are ints.
+  kDevice,    // torch.device: text() such as "cuda:0".
+  kDType,     // torch.float32 as a value: text() is its torch name.
+  kLayout,    // text()
+  kQScheme,   // text()
+  kSymbol,    // A class or function by name: text() is "module name" joined by one space.
+  kStorage,   // A bare storage as a value: storage().
+  kTensor,    // tensor()
+  kUnsupportedTensor,  // Sparse, quantised, meta, nested: tensor() without bytes; text() says what.
+  kNumpyScalar,        // items()[0] is the kInt, kFloat, kBool or kComplex that it stands for.
+  kNumpyArray,         // array()
+  kOpaque,             // opaque()
+};
+
+std::string_view Name(NodeKind kind);
+
+struct TensorInfo {
+  DType dtype = DType::kFloat32;
+  std::uint32_t storage = 0;            // Index into Checkpoint::storages().
+  std::int64_t offset_elements = 0;     // Into the storage, in elements of `dtype`.
+  std::vector<std::int64_t> shape;
+  std::vector<std::int64_t> stride;     // In elements; never negative.
+  bool requires_grad = false;
+  bool is_parameter = false;            // Was a torch.nn.Parameter.
+  bool conj = false;                    // The bytes are those before conjugation.
+  bool neg = false;                     // The bytes are those before negation.
+};
+
+struct NumpyArrayInfo {
+  std::string dtype;  // "f4", "i8", ... without byte order.
+  std::vector<std::int64_t> shape;
+  bool fortran = false;
+  std::string bytes;  // Little-endian.
+};
+
+enum class OpaqueMake : std::uint8_t { kReduce, kNewObj, kNewObjEx };
+
+// An object of a class without a meaning here: what would have been called, with what.
+struct OpaqueInfo {
+  NodeId callable = kNoNode;  // A symbol or another opaque.
+  NodeId arguments = kNoNode; // A tuple.
+  OpaqueMake made_by = OpaqueMake::kReduce;
+  std::vector<NodeId> states; // Arguments of BUILD.
+  std::vector<NodeId> appended;
+  std::vector<std::pair<NodeId, NodeId>> set_items;
+};
+
+class Tree {
+ public:
+  NodeId root() const { return root_; }
+  std::size_t size() const { return nodes_.size(); }
+
+  NodeKind kind(NodeId node) const { return nodes_[node].kind; }
+  bool Is(NodeId node, NodeKind kind) const { return nodes_[node].kind == kind; }
+  // kDict, kOrderedDict or kCounter.
+  bool IsDict(NodeId node) const;
+
+  bool boolean(NodeId node) const { return nodes_[node].integer != 0; }
+  std::int64_t integer(NodeId node) const { return nodes_[node].integer; }
+  double real(NodeId node) const;
+  std::pair<double, double> complex(NodeId node) const;
+  std::string_view text(NodeId node) const;
+  // Of kList, kTuple, kSet, kFrozenSet, kSize and kNumpyScalar.
+  const std::vector<NodeId>& items(NodeId node) const;
+  // Of dicts, in the file's order.
+  const std::vector<std::pair<NodeId, NodeId>>& pairs(NodeId node) const;
+  // Of a kOrderedDict that had attributes set: a kDict. Else kNoNode.
+  NodeId attributes(NodeId node) const;
+  const TensorInfo& tensor(NodeId node) const;
+  std::uint32_t storage(NodeId node) const;
+  const NumpyArrayInfo& array(NodeId node) const;
+  const OpaqueInfo& opaque(NodeId node) const;
+
+  // The value under a string key of a dict; kNoNode where there is none.
+  NodeId Find(NodeId dict, std::string_view key) const;
+
+  // Building. A node's kind is settled when it is added; containers grow afterwards, because a
+  // pickle memoises them empty. Only the parser and tests build trees.
+  NodeId Add(NodeKind kind);
+  NodeId AddBool(bool value);
+  NodeId AddInt(std::int64_t value);
+  NodeId AddFloat(double value);
+  NodeId AddComplex(double real, double imaginary);
+  NodeId AddText(NodeKind kind, std::string_view text);
+  NodeId AddTensor(TensorInfo tensor, NodeKind kind = NodeKind::kTensor);
+  NodeId AddStorage(std::uint32_t storage);
+  NodeId AddArray(NumpyArrayInfo array);
+  NodeId AddOpaque(OpaqueInfo opaque);
+  void Append(NodeId container, NodeId item);
+  void SetItem(NodeId dict, NodeId key, NodeId value);  // Does not look for duplicates.
+  void SetAttributes(NodeId ordered_dict, NodeId dict);
+  OpaqueInfo& mutable_opaque(NodeId node);
+  TensorInfo& mutable_tensor(NodeId node);
+  void set_root(NodeId root) { root_ = root; }
+
+ private:
+  struct Node {
+    NodeKind kind;
+    // An index into the pool that the kind uses; the value itself for bools and ints.
+    std::int64_t integer = 0;
+  };
+
+  NodeId AddNode(NodeKind kind, std::int64_t value);
+
+  NodeId root_ = kNoNode;
+  std::vector<Node> nodes_;
+  std::vector<double> reals_;
+  std::string text_;
+  std::vector<std::pair<std::uint64_t, std::uint64_t>> texts_;  // Offset and length in text_.
+  std::vector<std::vector<NodeId>> sequences_;
+  struct DictData {
+    std::vector<std::pair<NodeId, NodeId>> pairs;
+    NodeId attributes = kNoNode;
+  };
+  std::vector<DictData> dicts_;
+  std::vector<TensorInfo> tensors_;
+  std::vector<NumpyArrayInfo> arrays_;
+  std::vector<OpaqueInfo> opaques_;
+};
+
+}  // namespace relight::storage
+
+#endif  // RELIGHT_STORAGE_TREE_H_
