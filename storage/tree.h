@@ -25,13 +25,13 @@ inline constexpr NodeId kNoNode = 0xFFFFFFFF;
 enum class NodeKind : std::uint8_t {
   kNone,
   kBool,
-  kInt,       // Fits an int64.
-  kBigInt,    // Wider: two's complement little-endian bytes in text().
-  kFloat,     // 64 bits, kept bit for bit.
+  kInt,     // Fits an int64.
+  kBigInt,  // Wider: two's complement little-endian bytes in text().
+  kFloat,   // 64 bits, kept bit for bit.
   kComplex,
-  kString,    // UTF-8 (lone surrogates allowed) in text().
-  kBytes,     // text()
-  kByteArray, // text()
+  kString,     // UTF-8 (lone surrogates allowed) in text().
+  kBytes,      // text()
+  kByteArray,  // text()
   kList,
   kTuple,
   kDict,
@@ -39,14 +39,14 @@ enum class NodeKind : std::uint8_t {
   kCounter,
   kSet,
   kFrozenSet,
-  kSize,      // torch.Size: items() are ints.
-  kDevice,    // torch.device: text() such as "cuda:0".
-  kDType,     // torch.float32 as a value: text() is its torch name.
-  kLayout,    // text()
-  kQScheme,   // text()
-  kSymbol,    // A class or function by name: text() is "module name" joined by one space.
-  kStorage,   // A bare storage as a value: storage().
-  kTensor,    // tensor()
+  kSize,               // torch.Size: items() are ints.
+  kDevice,             // torch.device: text() such as "cuda:0".
+  kDType,              // torch.float32 as a value: text() is its torch name.
+  kLayout,             // text()
+  kQScheme,            // text()
+  kSymbol,             // A class or function by name: text() is "module name" joined by one space.
+  kStorage,            // A bare storage as a value: storage().
+  kTensor,             // tensor()
   kUnsupportedTensor,  // Sparse, quantised, meta, nested: tensor() without bytes; text() says what.
   kNumpyScalar,        // items()[0] is the kInt, kFloat, kBool or kComplex that it stands for.
   kNumpyArray,         // array()
@@ -57,14 +57,14 @@ std::string_view Name(NodeKind kind);
 
 struct TensorInfo {
   DType dtype = DType::kFloat32;
-  std::uint32_t storage = 0;            // Index into Checkpoint::storages().
-  std::int64_t offset_elements = 0;     // Into the storage, in elements of `dtype`.
+  std::uint32_t storage = 0;         // Index into Checkpoint::storages().
+  std::int64_t offset_elements = 0;  // Into the storage, in elements of `dtype`.
   std::vector<std::int64_t> shape;
-  std::vector<std::int64_t> stride;     // In elements; never negative.
+  std::vector<std::int64_t> stride;  // In elements; never negative.
   bool requires_grad = false;
-  bool is_parameter = false;            // Was a torch.nn.Parameter.
-  bool conj = false;                    // The bytes are those before conjugation.
-  bool neg = false;                     // The bytes are those before negation.
+  bool is_parameter = false;  // Was a torch.nn.Parameter.
+  bool conj = false;          // The bytes are those before conjugation.
+  bool neg = false;           // The bytes are those before negation.
 };
 
 struct NumpyArrayInfo {
@@ -78,10 +78,10 @@ enum class OpaqueMake : std::uint8_t { kReduce, kNewObj, kNewObjEx };
 
 // An object of a class without a meaning here: what would have been called, with what.
 struct OpaqueInfo {
-  NodeId callable = kNoNode;  // A symbol or another opaque.
-  NodeId arguments = kNoNode; // A tuple.
+  NodeId callable = kNoNode;   // A symbol or another opaque.
+  NodeId arguments = kNoNode;  // A tuple.
   OpaqueMake made_by = OpaqueMake::kReduce;
-  std::vector<NodeId> states; // Arguments of BUILD.
+  std::vector<NodeId> states;  // Arguments of BUILD.
   std::vector<NodeId> appended;
   std::vector<std::pair<NodeId, NodeId>> set_items;
 };
@@ -96,16 +96,17 @@ class Tree {
   // kDict, kOrderedDict or kCounter.
   bool IsDict(NodeId node) const;
 
-  bool boolean(NodeId node) const { return nodes_[node].integer != 0; }
-  std::int64_t integer(NodeId node) const { return nodes_[node].integer; }
+  bool boolean(NodeId node) const { return nodes_[node].payload != 0; }
+  std::int64_t integer(NodeId node) const { return nodes_[node].payload; }
   double real(NodeId node) const;
   std::pair<double, double> complex(NodeId node) const;
+  // Valid until the next node is added.
   std::string_view text(NodeId node) const;
   // Of kList, kTuple, kSet, kFrozenSet, kSize and kNumpyScalar.
   const std::vector<NodeId>& items(NodeId node) const;
   // Of dicts, in the file's order.
   const std::vector<std::pair<NodeId, NodeId>>& pairs(NodeId node) const;
-  // Of a kOrderedDict that had attributes set: a kDict. Else kNoNode.
+  // Of a dict that had attributes set: a kDict. Else kNoNode.
   NodeId attributes(NodeId node) const;
   const TensorInfo& tensor(NodeId node) const;
   std::uint32_t storage(NodeId node) const;
@@ -123,7 +124,9 @@ class Tree {
   NodeId AddFloat(double value);
   NodeId AddComplex(double real, double imaginary);
   NodeId AddText(NodeKind kind, std::string_view text);
-  NodeId AddTensor(TensorInfo tensor, NodeKind kind = NodeKind::kTensor);
+  NodeId AddTensor(TensorInfo tensor);
+  // `what` says why its elements cannot be had: "sparse_coo", "quantised", "meta", ...
+  NodeId AddUnsupportedTensor(TensorInfo tensor, std::string_view what);
   NodeId AddStorage(std::uint32_t storage);
   NodeId AddArray(NumpyArrayInfo array);
   NodeId AddOpaque(OpaqueInfo opaque);
@@ -137,24 +140,37 @@ class Tree {
  private:
   struct Node {
     NodeKind kind;
-    // An index into the pool that the kind uses; the value itself for bools and ints.
-    std::int64_t integer = 0;
+    // The value itself for bools, ints, floats (their bits) and storages; else an index into the
+    // pool that the kind uses.
+    std::int64_t payload = 0;
   };
-
-  NodeId AddNode(NodeKind kind, std::int64_t value);
-
-  NodeId root_ = kNoNode;
-  std::vector<Node> nodes_;
-  std::vector<double> reals_;
-  std::string text_;
-  std::vector<std::pair<std::uint64_t, std::uint64_t>> texts_;  // Offset and length in text_.
-  std::vector<std::vector<NodeId>> sequences_;
+  struct TextRun {
+    std::uint64_t offset = 0;
+    std::uint64_t size_bytes = 0;
+  };
   struct DictData {
     std::vector<std::pair<NodeId, NodeId>> pairs;
     NodeId attributes = kNoNode;
   };
+  struct UnsupportedTensor {
+    TensorInfo info;
+    std::string what;
+  };
+
+  NodeId AddNode(NodeKind kind, std::int64_t payload);
+  std::size_t PoolIndex(NodeId node) const {
+    return static_cast<std::size_t>(nodes_[node].payload);
+  }
+
+  NodeId root_ = kNoNode;
+  std::vector<Node> nodes_;
+  std::string text_;
+  std::vector<TextRun> texts_;
+  std::vector<std::pair<double, double>> complexes_;
+  std::vector<std::vector<NodeId>> sequences_;
   std::vector<DictData> dicts_;
   std::vector<TensorInfo> tensors_;
+  std::vector<UnsupportedTensor> unsupported_;
   std::vector<NumpyArrayInfo> arrays_;
   std::vector<OpaqueInfo> opaques_;
 };
