@@ -2,7 +2,8 @@
 //
 // Readers take a copy of the pointer once per batch and never wait for more than that exchange. The
 // publishing side takes a version out with Remove, waits until the last batch has let go of it, and
-// destroys it on its own thread: a request thread never frees a model.
+// destroys it on its own thread: a request thread never frees a model. That holds because Remove
+// hands out a reference of its own, kept until DestroyWhenUnused sees no other.
 //
 // Thread-safe.
 #ifndef RELIGHT_SERVER_SERVING_SLOT_H_
@@ -30,22 +31,31 @@ class Slot {
   Handle Find(std::int64_t version) const;
   // Newest generation first.
   std::vector<Handle> Loaded() const;
+  // Whether Find (absent: Current) has one, without taking it.
+  bool Serves(std::optional<std::int64_t> version) const;
+  // The numbers of what is loaded, newest generation first, each once.
+  std::vector<std::int64_t> LoadedVersions() const;
 
   // Makes `version` current; the one before stays loaded. Returns once lookups see it.
+  // REQUIRES: `version` is not null and its generation is not loaded.
   void Publish(Handle version);
   // Makes a loaded generation current again. False where it is not loaded.
   bool MakeCurrent(std::uint64_t generation);
-  // Takes a generation out; lookups no longer see it. Null where it is not loaded.
+  // Takes a generation out; lookups no longer see it, and where it was current nothing is. Null
+  // where it is not loaded.
   Handle Remove(std::uint64_t generation);
 
   // Waits until `handle` is the only one left to its version, then drops it on this thread. False
   // (and `handle` is kept) where `timeout` passes first.
+  // REQUIRES: `handle` came from Remove (or is null, which is true at once).
   static bool DestroyWhenUnused(Handle& handle, absl::Duration timeout);
 
  private:
+  const Handle* FindLocked(std::int64_t version) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
   mutable Mutex mutex_;
   Handle current_ ABSL_GUARDED_BY(mutex_);
-  std::vector<Handle> loaded_ ABSL_GUARDED_BY(mutex_);
+  std::vector<Handle> loaded_ ABSL_GUARDED_BY(mutex_);  // Newest generation first.
 };
 
 }  // namespace relight::serving

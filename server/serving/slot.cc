@@ -1,0 +1,102 @@
+#include "server/serving/slot.h"
+
+#include <algorithm>
+#include <chrono>
+#include <thread>
+#include <utility>
+
+#include "absl/time/clock.h"
+
+namespace relight::serving {
+namespace {
+
+auto FindGeneration(std::vector<Slot::Handle>& loaded, std::uint64_t generation) {
+  return std::find_if(loaded.begin(), loaded.end(), [generation](const Slot::Handle& handle) {
+    return handle->generation == generation;
+  });
+}
+
+}  // namespace
+
+Slot::Handle Slot::Current() const {
+  MutexLock lock(mutex_);
+  return current_;
+}
+
+Slot::Handle Slot::Find(std::int64_t version) const {
+  MutexLock lock(mutex_);
+  const Handle* found = FindLocked(version);
+  return found == nullptr ? nullptr : *found;
+}
+
+std::vector<Slot::Handle> Slot::Loaded() const {
+  MutexLock lock(mutex_);
+  return loaded_;
+}
+
+bool Slot::Serves(std::optional<std::int64_t> version) const {
+  MutexLock lock(mutex_);
+  return version.has_value() ? FindLocked(*version) != nullptr : current_ != nullptr;
+}
+
+std::vector<std::int64_t> Slot::LoadedVersions() const {
+  std::vector<std::int64_t> versions;
+  MutexLock lock(mutex_);
+  for (const Handle& handle : loaded_) {
+    if (std::find(versions.begin(), versions.end(), handle->version) == versions.end()) {
+      versions.push_back(handle->version);
+    }
+  }
+  return versions;
+}
+
+void Slot::Publish(Handle version) {
+  MutexLock lock(mutex_);
+  const auto older = std::find_if(loaded_.begin(), loaded_.end(), [&version](const Handle& handle) {
+    return handle->generation < version->generation;
+  });
+  loaded_.insert(older, version);
+  current_ = std::move(version);
+}
+
+bool Slot::MakeCurrent(std::uint64_t generation) {
+  MutexLock lock(mutex_);
+  const auto found = FindGeneration(loaded_, generation);
+  if (found == loaded_.end()) return false;
+  current_ = *found;
+  return true;
+}
+
+Slot::Handle Slot::Remove(std::uint64_t generation) {
+  MutexLock lock(mutex_);
+  const auto found = FindGeneration(loaded_, generation);
+  if (found == loaded_.end()) return nullptr;
+  Handle removed = std::move(*found);
+  loaded_.erase(found);
+  if (current_ == removed) current_.reset();
+  return removed;
+}
+
+bool Slot::DestroyWhenUnused(Handle& handle, absl::Duration timeout) {
+  // Polled: a notification would cost every batch something and would still miss a copy that
+  // something other than a batch holds. Once the count is 1 nobody is left who could copy.
+  constexpr auto kLongestPause = std::chrono::milliseconds(5);
+  const absl::Time give_up = absl::Now() + timeout;
+  auto pause = std::chrono::microseconds(20);
+  while (handle.use_count() > 1) {
+    if (absl::Now() >= give_up) return false;
+    std::this_thread::sleep_for(pause);
+    pause = std::min<std::chrono::microseconds>(pause * 2, kLongestPause);
+  }
+  handle.reset();
+  return true;
+}
+
+const Slot::Handle* Slot::FindLocked(std::int64_t version) const {
+  for (const Handle& handle : loaded_) {
+    if (handle->version == version) return &handle;
+  }
+  return nullptr;
+}
+
+}  // namespace relight::serving

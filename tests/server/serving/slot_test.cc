@@ -1,0 +1,123 @@
+#include "server/serving/slot.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <thread>
+#include <utility>
+
+#include "tests/server/serving/fake_graph.h"
+
+namespace relight::serving {
+namespace {
+
+using ::testing::ElementsAre;
+
+class SlotTest : public ::testing::Test {
+ protected:
+  Slot::Handle Make(std::int64_t version, std::uint64_t generation) {
+    auto served = std::make_shared<ServedVersion>();
+    served->version = version;
+    served->generation = generation;
+    served->model = std::make_unique<FakeBoundModel>(world_, 1.0F, 1);
+    return served;
+  }
+  std::vector<std::uint64_t> Generations() const {
+    std::vector<std::uint64_t> generations;
+    for (const Slot::Handle& handle : slot_.Loaded()) generations.push_back(handle->generation);
+    return generations;
+  }
+
+  std::shared_ptr<FakeGraphWorld> world_ = std::make_shared<FakeGraphWorld>();
+  Slot slot_;
+};
+
+TEST_F(SlotTest, ServesNothingBeforeTheFirstVersion) {
+  EXPECT_EQ(slot_.Current(), nullptr);
+  EXPECT_EQ(slot_.Find(1), nullptr);
+  EXPECT_TRUE(slot_.Loaded().empty());
+  EXPECT_FALSE(slot_.Serves(std::nullopt));
+  EXPECT_FALSE(slot_.Serves(1));
+}
+
+TEST_F(SlotTest, PublishMakesCurrentAndKeepsTheOneBefore) {
+  slot_.Publish(Make(100, 1));
+  slot_.Publish(Make(200, 2));
+  EXPECT_EQ(slot_.Current()->version, 200);
+  EXPECT_EQ(slot_.Find(100)->generation, 1U);
+  EXPECT_TRUE(slot_.Serves(std::nullopt));
+  EXPECT_TRUE(slot_.Serves(100));
+  EXPECT_FALSE(slot_.Serves(300));
+  EXPECT_THAT(Generations(), ElementsAre(2, 1));
+}
+
+TEST_F(SlotTest, FindsTheNewestGenerationOfAnOverwrittenVersion) {
+  slot_.Publish(Make(100, 1));
+  slot_.Publish(Make(100, 2));
+  EXPECT_EQ(slot_.Find(100)->generation, 2U);
+  EXPECT_THAT(slot_.LoadedVersions(), ElementsAre(100));
+}
+
+TEST_F(SlotTest, GoingBackKeepsTheOrderOfGenerations) {
+  slot_.Publish(Make(100, 1));
+  slot_.Publish(Make(200, 2));
+  EXPECT_TRUE(slot_.MakeCurrent(1));
+  EXPECT_EQ(slot_.Current()->version, 100);
+  EXPECT_THAT(Generations(), ElementsAre(2, 1));
+  EXPECT_THAT(slot_.LoadedVersions(), ElementsAre(200, 100));
+}
+
+TEST_F(SlotTest, MakingAnUnloadedGenerationCurrentChangesNothing) {
+  slot_.Publish(Make(100, 1));
+  EXPECT_FALSE(slot_.MakeCurrent(7));
+  EXPECT_EQ(slot_.Current()->generation, 1U);
+}
+
+TEST_F(SlotTest, RemovedGenerationIsNoLongerFound) {
+  slot_.Publish(Make(100, 1));
+  slot_.Publish(Make(200, 2));
+  const Slot::Handle removed = slot_.Remove(1);
+  ASSERT_NE(removed, nullptr);
+  EXPECT_EQ(removed->version, 100);
+  EXPECT_EQ(slot_.Find(100), nullptr);
+  EXPECT_EQ(slot_.Current()->version, 200);
+  EXPECT_EQ(slot_.Remove(1), nullptr);
+}
+
+TEST_F(SlotTest, RemovingTheCurrentOneLeavesNoneCurrent) {
+  slot_.Publish(Make(100, 1));
+  slot_.Publish(Make(200, 2));
+  EXPECT_NE(slot_.Remove(2), nullptr);
+  EXPECT_EQ(slot_.Current(), nullptr);
+  EXPECT_TRUE(slot_.Serves(100));
+}
+
+TEST_F(SlotTest, DestroyWaitsForTheLastHandleAndFreesOnTheCallersThread) {
+  slot_.Publish(Make(100, 1));
+  Slot::Handle in_use = slot_.Current();
+  Slot::Handle removed = slot_.Remove(1);
+  EXPECT_FALSE(Slot::DestroyWhenUnused(removed, absl::ZeroDuration()));
+  ASSERT_NE(removed, nullptr);
+  EXPECT_EQ(world_->live_models(), 1U);
+
+  Gate gate;
+  std::thread batch([&gate, handle = std::move(in_use)]() mutable {
+    gate.Pass();
+    handle.reset();
+  });
+  gate.AwaitArrivals(1);
+  gate.Open();
+  EXPECT_TRUE(Slot::DestroyWhenUnused(removed, absl::InfiniteDuration()));
+  batch.join();
+  EXPECT_EQ(removed, nullptr);
+  EXPECT_EQ(world_->live_models(), 0U);
+  EXPECT_THAT(world_->destroyed_on(), ElementsAre(std::this_thread::get_id()));
+}
+
+TEST_F(SlotTest, DestroyingNothingIsDoneAtOnce) {
+  Slot::Handle none;
+  EXPECT_TRUE(Slot::DestroyWhenUnused(none, absl::ZeroDuration()));
+}
+
+}  // namespace
+}  // namespace relight::serving
