@@ -1,8 +1,9 @@
 // What lies in a watched folder: which files are candidates, and why the others are not.
 //
 // A candidate is a regular file of a known suffix, an index of shards, or a subfolder that holds
-// exactly one of these. Scanning only looks: it opens nothing and judges no content. It always
-// reports the whole folder; deciding what to do is the version policy's business.
+// exactly one of these. Scanning only looks: it opens nothing but indexes (to know their shards) and
+// judges no content. It always reports the whole folder; deciding what to do is the version policy's
+// business.
 #ifndef RELIGHT_STORAGE_FOLDER_H_
 #define RELIGHT_STORAGE_FOLDER_H_
 
@@ -26,8 +27,11 @@ struct FolderEntry {
   FileIdentity identity; // Of what the name leads to. Only for candidates.
 };
 
-// Lists `folder`, sorted by name. NOT_FOUND where it does not exist, UNAVAILABLE where it cannot be
-// listed; neither says that the files are gone.
+// Lists `folder`, sorted by name (as bytes). Symlinks to files and folders are followed. An index is
+// a candidate once all shards that it names are there, and its identity is that of the index alone.
+//
+// NOT_FOUND where the folder does not exist, UNAVAILABLE where it, or part of it, cannot be listed
+// just now; neither says that the files are gone. No entries and OK: the folder was seen empty.
 absl::StatusOr<std::vector<FolderEntry>> ScanFolder(const std::string& folder);
 
 // Says that something in some folders may have changed. A hint: it can miss events (network file
@@ -37,7 +41,8 @@ absl::StatusOr<std::vector<FolderEntry>> ScanFolder(const std::string& folder);
 class FolderWatcher {
  public:
   virtual ~FolderWatcher() = default;
-  // Replaces the watched set. Folders that do not exist are tried again at the next call.
+  // Replaces the watched set, subfolders included. Folders that do not exist, or came again under
+  // the same name, are tried again at the next call, so call it after every scan: it is cheap.
   virtual void Watch(const std::vector<std::string>& folders) = 0;
   // Waits until something may have changed, `timeout` passed, or Wake was called.
   virtual void Wait(absl::Duration timeout) = 0;

@@ -1,0 +1,361 @@
+#include "storage/folder.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <set>
+#include <string_view>
+#include <utility>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "base/escape.h"
+#include "base/status_macros.h"
+#include "base/unique_fd.h"
+#include "storage/posix_error.h"
+
+namespace relight::storage {
+namespace {
+
+constexpr std::array<std::string_view, 5> kSuffixes = {".pt", ".pth", ".bin", ".ckpt",
+                                                       ".safetensors"};
+constexpr std::size_t kMaxIndexBytes = std::size_t{64} << 20;
+constexpr std::size_t kMaxShards = 10'000;
+
+// Name without one of kSuffixes; the whole name where it has none, or nothing else.
+std::string_view WithoutSuffix(std::string_view name) {
+  for (const std::string_view suffix : kSuffixes) {
+    if (name.size() > suffix.size() && absl::EndsWith(name, suffix)) {
+      return name.substr(0, name.size() - suffix.size());
+    }
+  }
+  return name;
+}
+
+bool HasSuffix(std::string_view name) { return WithoutSuffix(name).size() != name.size(); }
+
+// Where ".index.json" or ".index.<variant>.json" begins in a name, else npos.
+std::size_t IndexPosition(std::string_view name) {
+  if (!absl::EndsWith(name, ".json")) return std::string_view::npos;
+  const std::size_t at = name.rfind(".index.");
+  if (at == std::string_view::npos || at == 0) return std::string_view::npos;
+  // What follows is "json", or a variant without dots and ".json".
+  const std::string_view rest = name.substr(at + std::string_view(".index.").size());
+  const bool plain = rest == "json";
+  const bool variant = rest.size() > 5 && rest.find('.') == rest.size() - 5;
+  return plain || variant ? at : std::string_view::npos;
+}
+
+bool IsIndex(std::string_view name) { return IndexPosition(name) != std::string_view::npos; }
+
+std::string_view Stem(std::string_view name) {
+  const std::size_t index = IndexPosition(name);
+  return WithoutSuffix(index == std::string_view::npos ? name : name.substr(0, index));
+}
+
+bool AllDigits(std::string_view text) {
+  return !text.empty() &&
+         std::all_of(text.begin(), text.end(), [](char c) { return c >= '0' && c <= '9'; });
+}
+
+// "model-00001-of-00002.safetensors", unless it is the only one. Such a file may arrive before the
+// index that names it, and must not pass for a checkpoint meanwhile.
+bool LooksLikeShard(std::string_view name) {
+  const std::string_view stem = WithoutSuffix(name);
+  constexpr std::string_view kOf = "-of-";
+  const std::size_t of = stem.rfind(kOf);
+  if (of == std::string_view::npos) return false;
+  const std::string_view count = stem.substr(of + kOf.size());
+  const std::size_t dash = stem.rfind('-', of == 0 ? 0 : of - 1);
+  if (dash == std::string_view::npos || !AllDigits(count)) return false;
+  return AllDigits(stem.substr(dash + 1, of - dash - 1)) && Stem(count) != "00001";
+}
+
+// What trainers keep beside the weights in a folder per checkpoint.
+bool IsHelper(std::string_view name) {
+  const auto is = [name](std::string_view prefix, std::string_view suffix) {
+    return absl::StartsWith(name, prefix) && absl::EndsWith(name, suffix);
+  };
+  return is("optimizer", ".pt") || is("optimizer", ".bin") || is("scheduler", ".pt") ||
+         is("scheduler", ".bin") || is("sampler", ".bin") || is("scaler", ".pt") ||
+         is("rng_state", ".pth") || name == "training_args.bin";
+}
+
+// Why the name alone rules an entry out; empty where it does not.
+std::string ReasonByName(std::string_view name) {
+  if (absl::StartsWith(name, ".")) return "hidden: the name starts with a dot";
+  if (absl::EndsWith(name, ".tmp") || absl::EndsWith(name, ".part") || absl::EndsWith(name, "~")) {
+    return "temporary: the name ends in .tmp, .part or ~";
+  }
+  return "";
+}
+
+std::string ReasonByType(mode_t mode) {
+  if (S_ISFIFO(mode)) return "is a FIFO, not a regular file";
+  if (S_ISSOCK(mode)) return "is a socket, not a regular file";
+  if (S_ISCHR(mode) || S_ISBLK(mode)) return "is a device, not a regular file";
+  return S_ISREG(mode) ? "" : "is not a regular file";
+}
+
+// Whether a failure says something about the entry for good, rather than about the moment.
+bool IsPermanent(int error) {
+  return error == EACCES || error == EPERM || error == ELOOP || error == ENOENT ||
+         error == ENOTDIR || error == ENAMETOOLONG;
+}
+
+FileIdentity ToIdentity(const struct stat& info) {
+  return {.device = info.st_dev,
+          .inode = info.st_ino,
+          .size_bytes = static_cast<std::uint64_t>(info.st_size),
+          .modified = absl::TimeFromTimespec(info.st_mtim),
+          .changed = absl::TimeFromTimespec(info.st_ctim)};
+}
+
+// Collects the distinct strings below "weight_map" at the top of an index. Streaming, so that a
+// large index costs no more than its shards' names.
+class ShardNames final : public nlohmann::json_sax<nlohmann::json> {
+ public:
+  const std::set<std::string>& names() const { return names_; }
+
+  bool null() override { return true; }
+  bool boolean(bool) override { return true; }
+  bool number_integer(number_integer_t) override { return true; }
+  bool number_unsigned(number_unsigned_t) override { return true; }
+  bool number_float(number_float_t, const string_t&) override { return true; }
+  bool binary(binary_t&) override { return true; }
+  bool string(string_t& value) override {
+    if (in_map_ && depth_ == 2) names_.insert(value);
+    return names_.size() <= kMaxShards;
+  }
+  bool start_object(std::size_t) override { return Enter(); }
+  bool end_object() override { return Leave(); }
+  bool start_array(std::size_t) override { return Enter(); }
+  bool end_array() override { return Leave(); }
+  bool key(string_t& key) override {
+    if (depth_ == 1) in_map_ = key == "weight_map";
+    return true;
+  }
+  bool parse_error(std::size_t, const std::string&, const nlohmann::detail::exception&) override {
+    return false;
+  }
+
+ private:
+  bool Enter() { return ++depth_ <= 8; }
+  bool Leave() {
+    --depth_;
+    return true;
+  }
+
+  int depth_ = 0;
+  bool in_map_ = false;
+  std::set<std::string> names_;
+};
+
+// Names of the shards of an index; none where it cannot be read or is not one (opening it as a
+// checkpoint says why).
+std::set<std::string> ReadShardNames(int folder_fd, const std::string& name) {
+  const UniqueFd fd(::openat(folder_fd, name.c_str(), O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC));
+  struct stat info {};
+  if (!fd.valid() || ::fstat(fd.get(), &info) != 0 || !S_ISREG(info.st_mode)) return {};
+  if (info.st_size < 0 || static_cast<std::uint64_t>(info.st_size) > kMaxIndexBytes) return {};
+  std::string text(static_cast<std::size_t>(info.st_size), '\0');
+  std::size_t got = 0;
+  while (got < text.size()) {
+    const ssize_t n = ::pread(fd.get(), text.data() + got, text.size() - got,
+                              static_cast<off_t>(got));
+    if (n < 0 && errno == EINTR) continue;
+    if (n <= 0) return {};
+    got += static_cast<std::size_t>(n);
+  }
+  ShardNames shards;
+  if (!nlohmann::json::sax_parse(text, &shards)) return {};
+  return shards.names();
+}
+
+// One listing of one folder, and where each name leads.
+struct Listing {
+  struct Item {
+    std::string reason;  // Empty: a regular file or a folder.
+    struct stat info {};
+  };
+  std::map<std::string, Item> items;
+};
+
+// Fills `item`; false where the name vanished since it was listed.
+absl::StatusOr<bool> Examine(int folder_fd, const std::string& name, Listing::Item& item) {
+  item.reason = ReasonByName(name);
+  if (!item.reason.empty()) return true;
+  if (::fstatat(folder_fd, name.c_str(), &item.info, 0) == 0) {
+    if (!S_ISDIR(item.info.st_mode)) item.reason = ReasonByType(item.info.st_mode);
+    return true;
+  }
+  const int error = errno;
+  if (!IsPermanent(error)) return PosixError(absl::StrCat("looking at ", Escape(name)), error);
+  struct stat link {};
+  if (::fstatat(folder_fd, name.c_str(), &link, AT_SYMLINK_NOFOLLOW) != 0) return errno != ENOENT;
+  if (error == ELOOP) {
+    item.reason = "is a symlink loop";
+  } else if (error == ENOENT || error == ENOTDIR) {
+    item.reason = "is a symlink to nothing";
+  } else {
+    item.reason = absl::StrCat("cannot be looked at: ", ErrorText(error));
+  }
+  return true;
+}
+
+absl::StatusOr<std::vector<std::string>> ListNames(int folder_fd) {
+  // fdopendir takes over its descriptor and moves its position: give it one of its own.
+  UniqueFd own(::openat(folder_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!own.valid()) return PosixError("opening the folder", errno);
+  DIR* stream = ::fdopendir(own.get());
+  if (stream == nullptr) return PosixError("listing the folder", errno);
+  own.release();
+  std::vector<std::string> names;
+  errno = 0;
+  while (const dirent* entry = ::readdir(stream)) {
+    const std::string_view name = entry->d_name;
+    if (name != "." && name != "..") names.emplace_back(name);
+    errno = 0;
+  }
+  const int error = errno;
+  ::closedir(stream);
+  if (error != 0) return PosixError("listing the folder", error);
+  return names;
+}
+
+absl::StatusOr<Listing> List(int folder_fd) {
+  RELIGHT_ASSIGN_OR_RETURN(const std::vector<std::string> names, ListNames(folder_fd));
+  Listing listing;
+  for (const std::string& name : names) {
+    Listing::Item item;
+    RELIGHT_ASSIGN_OR_RETURN(const bool there, Examine(folder_fd, name, item));
+    if (there) listing.items.emplace(name, std::move(item));
+  }
+  return listing;
+}
+
+// Turns what indexes say into reasons: for their shards, and for indexes whose shards are missing.
+void ApplyIndexes(int folder_fd, Listing& listing) {
+  for (auto& [name, item] : listing.items) {
+    if (!item.reason.empty() || !S_ISREG(item.info.st_mode) || !IsIndex(name)) continue;
+    for (const std::string& shard : ReadShardNames(folder_fd, name)) {
+      const auto found = listing.items.find(shard);
+      if (found == listing.items.end()) {
+        if (item.reason.empty()) {
+          item.reason = absl::StrCat("waits for its shard ", Escape(shard));
+        }
+      } else if (found->second.reason.empty() && shard != name) {
+        found->second.reason = absl::StrCat("is a shard of ", Escape(name));
+      }
+    }
+  }
+}
+
+// Why a regular file is no candidate; empty for one.
+std::string JudgeFile(int folder_fd, const std::string& name) {
+  if (!HasSuffix(name) && !IsIndex(name)) {
+    return absl::StrCat("has none of the suffixes ", absl::StrJoin(kSuffixes, " "),
+                        " .index.json");
+  }
+  if (LooksLikeShard(name)) return "is a shard: its index leads to it";
+  if (::faccessat(folder_fd, name.c_str(), R_OK, AT_EACCESS) != 0) {
+    return absl::StrCat("cannot be read: ", ErrorText(errno));
+  }
+  return "";
+}
+
+// Judges the folder `name` below `parent_fd` by what it holds.
+absl::StatusOr<FolderEntry> JudgeSubfolder(int parent_fd, const std::string& name) {
+  FolderEntry entry{.name = name, .stem = name};
+  const UniqueFd fd(::openat(parent_fd, name.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!fd.valid()) {
+    if (!IsPermanent(errno)) return PosixError(absl::StrCat("opening ", Escape(name)), errno);
+    entry.reason = absl::StrCat("is a folder that cannot be listed: ", ErrorText(errno));
+    return entry;
+  }
+  RELIGHT_ASSIGN_OR_RETURN(Listing listing, List(fd.get()));
+  ApplyIndexes(fd.get(), listing);
+  std::vector<std::string> candidates;
+  std::string last_reason;
+  bool distributed = false;
+  for (const auto& [file, item] : listing.items) {
+    distributed = distributed || absl::EndsWith(file, ".distcp");
+    if (S_ISDIR(item.info.st_mode) || IsHelper(file)) continue;
+    if (!HasSuffix(file) && !IsIndex(file)) continue;
+    const std::string reason = item.reason.empty() ? JudgeFile(fd.get(), file) : item.reason;
+    if (reason.empty()) {
+      candidates.push_back(file);
+      entry.identity = ToIdentity(item.info);
+    } else {
+      last_reason = absl::StrCat(" (", Escape(file), " ", reason, ")");
+    }
+  }
+  if (candidates.size() == 1) {
+    entry.name = absl::StrCat(name, "/", candidates.front());
+    entry.candidate = true;
+    return entry;
+  }
+  entry.identity = {};
+  if (distributed) {
+    entry.reason =
+        "is a torch.distributed.checkpoint folder: convert it with dcp_to_torch_save first";
+  } else if (candidates.empty()) {
+    entry.reason = absl::StrCat("is a folder without a checkpoint", last_reason);
+  } else {
+    entry.reason = absl::StrCat("is a folder with ", candidates.size(), " checkpoints (",
+                                Escape(absl::StrJoin(candidates, ", ")), "): leave one");
+  }
+  return entry;
+}
+
+absl::StatusOr<FolderEntry> Judge(int folder_fd, const std::string& name,
+                                  const Listing::Item& item) {
+  FolderEntry entry{.name = name, .stem = std::string(Stem(name)), .reason = item.reason};
+  if (!entry.reason.empty()) return entry;
+  if (S_ISDIR(item.info.st_mode)) {
+    if (!HasSuffix(name) && !IsIndex(name)) return JudgeSubfolder(folder_fd, name);
+    entry.reason = "is a folder with the suffix of a file";
+    return entry;
+  }
+  entry.reason = JudgeFile(folder_fd, name);
+  entry.candidate = entry.reason.empty();
+  if (entry.candidate) entry.identity = ToIdentity(item.info);
+  return entry;
+}
+
+absl::StatusOr<std::vector<FolderEntry>> ScanOpenFolder(int folder_fd) {
+  RELIGHT_ASSIGN_OR_RETURN(Listing listing, List(folder_fd));
+  ApplyIndexes(folder_fd, listing);
+  std::vector<FolderEntry> entries;
+  for (const auto& [name, item] : listing.items) {
+    RELIGHT_ASSIGN_OR_RETURN(FolderEntry entry, Judge(folder_fd, name, item));
+    entries.push_back(std::move(entry));
+  }
+  std::sort(entries.begin(), entries.end(),
+            [](const FolderEntry& a, const FolderEntry& b) { return a.name < b.name; });
+  return entries;
+}
+
+}  // namespace
+
+absl::StatusOr<std::vector<FolderEntry>> ScanFolder(const std::string& folder) {
+  const std::string what = absl::StrCat("folder ", Escape(folder));
+  const UniqueFd fd(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!fd.valid()) {
+    if (errno == ENOENT) return absl::NotFoundError(absl::StrCat(what, " does not exist"));
+    return absl::UnavailableError(absl::StrCat(what, ": ", ErrorText(errno)));
+  }
+  absl::StatusOr<std::vector<FolderEntry>> entries = ScanOpenFolder(fd.get());
+  if (entries.ok()) return entries;
+  return absl::UnavailableError(absl::StrCat(what, ": ", entries.status().message()));
+}
+
+}  // namespace relight::storage
