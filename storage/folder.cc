@@ -14,7 +14,6 @@
 #include <string_view>
 #include <utility>
 
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "base/escape.h"
@@ -27,13 +26,14 @@ namespace {
 
 constexpr std::array<std::string_view, 5> kSuffixes = {".pt", ".pth", ".bin", ".ckpt",
                                                        ".safetensors"};
+constexpr char kSuffixList[] = ".pt .pth .bin .ckpt .safetensors .index.json";
 constexpr std::size_t kMaxIndexBytes = std::size_t{64} << 20;
 constexpr std::size_t kMaxShards = 10'000;
 
 // Name without one of kSuffixes; the whole name where it has none, or nothing else.
 std::string_view WithoutSuffix(std::string_view name) {
   for (const std::string_view suffix : kSuffixes) {
-    if (name.size() > suffix.size() && absl::EndsWith(name, suffix)) {
+    if (name.size() > suffix.size() && name.ends_with(suffix)) {
       return name.substr(0, name.size() - suffix.size());
     }
   }
@@ -44,7 +44,7 @@ bool HasSuffix(std::string_view name) { return WithoutSuffix(name).size() != nam
 
 // Where ".index.json" or ".index.<variant>.json" begins in a name, else npos.
 std::size_t IndexPosition(std::string_view name) {
-  if (!absl::EndsWith(name, ".json")) return std::string_view::npos;
+  if (!name.ends_with(".json")) return std::string_view::npos;
   const std::size_t at = name.rfind(".index.");
   if (at == std::string_view::npos || at == 0) return std::string_view::npos;
   // What follows is "json", or a variant without dots and ".json".
@@ -76,13 +76,15 @@ bool LooksLikeShard(std::string_view name) {
   const std::string_view count = stem.substr(of + kOf.size());
   const std::size_t dash = stem.rfind('-', of == 0 ? 0 : of - 1);
   if (dash == std::string_view::npos || !AllDigits(count)) return false;
-  return AllDigits(stem.substr(dash + 1, of - dash - 1)) && Stem(count) != "00001";
+  const std::size_t digit = count.find_first_not_of('0');
+  const bool single = digit != std::string_view::npos && count.substr(digit) == "1";
+  return AllDigits(stem.substr(dash + 1, of - dash - 1)) && !single;
 }
 
 // What trainers keep beside the weights in a folder per checkpoint.
 bool IsHelper(std::string_view name) {
   const auto is = [name](std::string_view prefix, std::string_view suffix) {
-    return absl::StartsWith(name, prefix) && absl::EndsWith(name, suffix);
+    return name.starts_with(prefix) && name.ends_with(suffix);
   };
   return is("optimizer", ".pt") || is("optimizer", ".bin") || is("scheduler", ".pt") ||
          is("scheduler", ".bin") || is("sampler", ".bin") || is("scaler", ".pt") ||
@@ -91,8 +93,8 @@ bool IsHelper(std::string_view name) {
 
 // Why the name alone rules an entry out; empty where it does not.
 std::string ReasonByName(std::string_view name) {
-  if (absl::StartsWith(name, ".")) return "hidden: the name starts with a dot";
-  if (absl::EndsWith(name, ".tmp") || absl::EndsWith(name, ".part") || absl::EndsWith(name, "~")) {
+  if (name.starts_with(".")) return "hidden: the name starts with a dot";
+  if (name.ends_with(".tmp") || name.ends_with(".part") || name.ends_with("~")) {
     return "temporary: the name ends in .tmp, .part or ~";
   }
   return "";
@@ -162,15 +164,16 @@ class ShardNames final : public nlohmann::json_sax<nlohmann::json> {
 // Names of the shards of an index; none where it cannot be read or is not one (opening it as a
 // checkpoint says why).
 std::set<std::string> ReadShardNames(int folder_fd, const std::string& name) {
-  const UniqueFd fd(::openat(folder_fd, name.c_str(), O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC));
+  const UniqueFd fd(
+      ::openat(folder_fd, name.c_str(), O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC));
   struct stat info {};
   if (!fd.valid() || ::fstat(fd.get(), &info) != 0 || !S_ISREG(info.st_mode)) return {};
   if (info.st_size < 0 || static_cast<std::uint64_t>(info.st_size) > kMaxIndexBytes) return {};
   std::string text(static_cast<std::size_t>(info.st_size), '\0');
   std::size_t got = 0;
   while (got < text.size()) {
-    const ssize_t n = ::pread(fd.get(), text.data() + got, text.size() - got,
-                              static_cast<off_t>(got));
+    const ssize_t n =
+        ::pread(fd.get(), text.data() + got, text.size() - got, static_cast<off_t>(got));
     if (n < 0 && errno == EINTR) continue;
     if (n <= 0) return {};
     got += static_cast<std::size_t>(n);
@@ -262,8 +265,7 @@ void ApplyIndexes(int folder_fd, Listing& listing) {
 // Why a regular file is no candidate; empty for one.
 std::string JudgeFile(int folder_fd, const std::string& name) {
   if (!HasSuffix(name) && !IsIndex(name)) {
-    return absl::StrCat("has none of the suffixes ", absl::StrJoin(kSuffixes, " "),
-                        " .index.json");
+    return absl::StrCat("has none of the suffixes ", kSuffixList);
   }
   if (LooksLikeShard(name)) return "is a shard: its index leads to it";
   if (::faccessat(folder_fd, name.c_str(), R_OK, AT_EACCESS) != 0) {
@@ -274,7 +276,9 @@ std::string JudgeFile(int folder_fd, const std::string& name) {
 
 // Judges the folder `name` below `parent_fd` by what it holds.
 absl::StatusOr<FolderEntry> JudgeSubfolder(int parent_fd, const std::string& name) {
-  FolderEntry entry{.name = name, .stem = name};
+  FolderEntry entry;
+  entry.name = name;
+  entry.stem = name;
   const UniqueFd fd(::openat(parent_fd, name.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (!fd.valid()) {
     if (!IsPermanent(errno)) return PosixError(absl::StrCat("opening ", Escape(name)), errno);
@@ -287,7 +291,7 @@ absl::StatusOr<FolderEntry> JudgeSubfolder(int parent_fd, const std::string& nam
   std::string last_reason;
   bool distributed = false;
   for (const auto& [file, item] : listing.items) {
-    distributed = distributed || absl::EndsWith(file, ".distcp");
+    distributed = distributed || file.ends_with(".distcp");
     if (S_ISDIR(item.info.st_mode) || IsHelper(file)) continue;
     if (!HasSuffix(file) && !IsIndex(file)) continue;
     const std::string reason = item.reason.empty() ? JudgeFile(fd.get(), file) : item.reason;
@@ -318,7 +322,10 @@ absl::StatusOr<FolderEntry> JudgeSubfolder(int parent_fd, const std::string& nam
 
 absl::StatusOr<FolderEntry> Judge(int folder_fd, const std::string& name,
                                   const Listing::Item& item) {
-  FolderEntry entry{.name = name, .stem = std::string(Stem(name)), .reason = item.reason};
+  FolderEntry entry;
+  entry.name = name;
+  entry.stem = Stem(name);
+  entry.reason = item.reason;
   if (!entry.reason.empty()) return entry;
   if (S_ISDIR(item.info.st_mode)) {
     if (!HasSuffix(name) && !IsIndex(name)) return JudgeSubfolder(folder_fd, name);

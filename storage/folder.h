@@ -1,9 +1,9 @@
 // What lies in a watched folder: which files are candidates, and why the others are not.
 //
 // A candidate is a regular file of a known suffix, an index of shards, or a subfolder that holds
-// exactly one of these. Scanning only looks: it opens nothing but indexes (to know their shards) and
-// judges no content. It always reports the whole folder; deciding what to do is the version policy's
-// business.
+// exactly one of these. Scanning only looks: it opens nothing but indexes (to know their shards)
+// and judges no content. It always reports the whole folder; deciding what to do is the version
+// policy's business.
 #ifndef RELIGHT_STORAGE_FOLDER_H_
 #define RELIGHT_STORAGE_FOLDER_H_
 
@@ -20,15 +20,16 @@
 namespace relight::storage {
 
 struct FolderEntry {
-  std::string name;      // Path below the folder, any bytes: "step-100.pt", "checkpoint-5/model.pt".
-  std::string stem;      // What a version is read from: the name (the subfolder's) without suffix.
+  std::string name;  // Path below the folder, any bytes: "step-100.pt", "checkpoint-5/model.pt".
+  std::string stem;  // What a version is read from: the name (the subfolder's) without suffix.
   bool candidate = false;
-  std::string reason;    // Why it is passed over; empty for a candidate.
-  FileIdentity identity; // Of what the name leads to. Only for candidates.
+  std::string reason;     // Why it is passed over; empty for a candidate.
+  FileIdentity identity;  // Of what the name leads to. Only for candidates.
 };
 
-// Lists `folder`, sorted by name (as bytes). Symlinks to files and folders are followed. An index is
-// a candidate once all shards that it names are there, and its identity is that of the index alone.
+// Lists `folder`, sorted by name (as bytes). Symlinks to files and folders are followed. An index
+// is a candidate once all shards that it names are there, and its identity is that of the index
+// alone.
 //
 // NOT_FOUND where the folder does not exist, UNAVAILABLE where it, or part of it, cannot be listed
 // just now; neither says that the files are gone. No entries and OK: the folder was seen empty.

@@ -113,8 +113,8 @@ class InotifyWatcher final : public FolderWatcher {
   };
 
   void AddFolder(const std::string& folder, std::map<int, Interest>& interests) {
-    const int watch = ::inotify_add_watch(inotify_.get(), folder.c_str(),
-                                          kFolderEvents | IN_ONLYDIR);
+    const int watch =
+        ::inotify_add_watch(inotify_.get(), folder.c_str(), kFolderEvents | IN_ONLYDIR);
     if (watch >= 0) interests[watch].all = true;
   }
 

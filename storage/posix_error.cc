@@ -10,7 +10,7 @@ namespace relight::storage {
 std::string ErrorText(int error) { return std::generic_category().message(error); }
 
 absl::Status PosixError(std::string_view what, int error) {
-  const std::string message = absl::StrCat(what, ": ", ErrorText(error));
+  const std::string message = absl::StrCat(std::string(what), ": ", ErrorText(error));
   switch (error) {
     case ENOSPC:
     case EDQUOT:
