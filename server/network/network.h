@@ -40,7 +40,7 @@ struct Conv2d {
   bool bias = true;
 };
 struct BatchNorm {
-  int spatial_dims = 2;  // 1: [N, C] or [N, C, L]; 2: [N, C, H, W].
+  int spatial_dims = 2;                      // 1: [N, C] or [N, C, L]; 2: [N, C, H, W].
   std::optional<std::int64_t> num_features;  // Inferred where absent; always set once built.
   double eps = 1e-5;
   bool affine = true;
@@ -70,10 +70,11 @@ struct Softmax {
   std::int64_t dim = -1;
   bool log = false;
 };
-struct Concat {
+struct Concat {  // Of two inputs or more.
   std::int64_t dim = 1;
 };
 enum class ElementwiseOp { kAdd, kMul };
+// Of two inputs or more, of the same rank; a dimension of 1 is stretched.
 struct Elementwise {
   ElementwiseOp op = ElementwiseOp::kAdd;
 };
@@ -101,16 +102,15 @@ struct Hardtanh {
   double max_val = 1.0;
 };
 
-using LayerKind =
-    std::variant<Linear, Conv2d, BatchNorm, MaxPool2d, AvgPool2d, AdaptiveAvgPool2d, Flatten,
-                 Softmax, Concat, Elementwise, Identity, Activation, Gelu, LeakyRelu, Elu, Softplus,
-                 Hardtanh>;
+using LayerKind = std::variant<Linear, Conv2d, BatchNorm, MaxPool2d, AvgPool2d, AdaptiveAvgPool2d,
+                               Flatten, Softmax, Concat, Elementwise, Identity, Activation, Gelu,
+                               LeakyRelu, Elu, Softplus, Hardtanh>;
 
 struct Layer {
   std::string name;                 // Unnamed layers are called "#<position>" once built.
   std::vector<std::string> inputs;  // Names of layers or of network inputs.
   LayerKind kind;
-  int line = 0;                     // Where it stands in its file; 0 where unknown.
+  int line = 0;  // Where it stands in its file; 0 where unknown.
 };
 
 // What a config says; names may be missing, sizes too.
@@ -142,6 +142,9 @@ class Network {
   const std::vector<std::size_t>& output_values() const { return output_values_; }
   // In the order of the layers; what PyTorch's state_dict() of the same net lists.
   const std::vector<ParameterSpec>& parameters() const { return parameters_; }
+  // Empty where every input and output has a free first dimension and no layer lets one row see
+  // another, so that rows of several requests may share a batch. Else what stands in the way.
+  const std::string& batching_obstacle() const { return batching_obstacle_; }
 
  private:
   std::vector<TensorSpec> inputs_;
@@ -149,6 +152,7 @@ class Network {
   std::vector<Step> steps_;
   std::vector<std::size_t> output_values_;
   std::vector<ParameterSpec> parameters_;
+  std::string batching_obstacle_;
 };
 
 }  // namespace relight::network

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/types/span.h"
 #include "storage/dtype.h"
 
 namespace relight {
@@ -16,6 +17,9 @@ struct TensorSpec {
   std::vector<std::int64_t> shape;  // -1 for a free dimension; a batch dimension is first.
   int line = 0;                     // Where it stands in model.textproto; 0 where unknown.
 };
+
+// "[-1, 10]"
+std::string ShapeText(absl::Span<const std::int64_t> shape);
 
 }  // namespace relight
 
