@@ -1,0 +1,97 @@
+#!/bin/sh
+# Builds the CPU image with buildah and tries it with podman as a deployment would run it: read-only,
+# without capabilities, the watched folder on a volume. Needs root, buildah, podman, runc and
+# mmdebstrap (installed where missing); no registry and no Docker engine.
+set -eu
+cd "$(dirname "$0")/.."
+root=$(pwd)
+suite=${1:-bookworm}
+work=$(mktemp -d)
+name=relight-test-$$
+
+fail() { printf 'test_container: %s\n' "$*" >&2; exit 1; }
+say() { printf '==> %s\n' "$*"; }
+
+missing=''
+for tool in buildah podman runc mmdebstrap; do
+  command -v "$tool" >/dev/null 2>&1 || missing="$missing $tool"
+done
+if [ -n "$missing" ]; then
+  # shellcheck disable=SC2086 # One argument per package.
+  DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $missing
+fi
+
+export CONTAINERS_CONF="$work/containers.conf" CONTAINERS_STORAGE_CONF="$work/storage.conf"
+cat >"$CONTAINERS_CONF" <<EOF
+[containers]
+default_ulimits=["nofile=20000:20000","nproc=8192:8192"]
+[engine]
+runtime="runc"
+cgroup_manager="cgroupfs"
+events_logger="file"
+EOF
+cat >"$CONTAINERS_STORAGE_CONF" <<EOF
+[storage]
+driver="overlay"
+graphroot="$work/storage"
+runroot="$work/run"
+EOF
+finish() {
+  status=$?
+  [ "$status" -eq 0 ] || podman logs "$name" 2>&1 | tail -n 20 >&2 || true
+  podman rm -f "$name" >/dev/null 2>&1 || true
+  podman unshare true >/dev/null 2>&1 || true
+  umount "$work/storage/overlay" 2>/dev/null || true
+  rm -rf "$work" 2>/dev/null || true
+  exit "$status"
+}
+trap finish EXIT
+
+say "a stand-in for debian:$suite-slim"
+mirror=$(sed -n -E 's/^(deb|URIs:) *(\[[^]]*\] *)?(https?:[^ ]*).*/\3/p' \
+  /etc/apt/sources.list /etc/apt/sources.list.d/*.sources /etc/apt/sources.list.d/*.list 2>/dev/null |
+  grep -v security | head -n 1)
+mmdebstrap --quiet --variant=minbase --aptopt='Acquire::Check-Valid-Until "false"' \
+  --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
+  --dpkgopt='path-exclude=/usr/share/locale/*' \
+  --customize-hook='rm -rf $1/var/lib/apt/lists/* $1/etc/resolv.conf $1/etc/hostname' \
+  "$suite" "$work/base.tar" "deb $mirror $suite main" "deb $mirror $suite-updates main"
+podman import -q -c 'CMD ["bash"]' "$work/base.tar" "docker.io/library/debian:$suite-slim" >/dev/null
+
+say 'building the image'
+buildah bud -q --isolation chroot --format docker --layers --target cpu \
+  --build-arg "DEBIAN=$suite" -t relight:test "$root" >/dev/null
+
+say 'starting it read-only, without capabilities, the watched folder on a volume'
+mkdir -p "$work/models"
+cp -R "$root/examples/simplenet/models/simplenet" "$work/models/"
+mkdir -p "$work/models/simplenet/checkpoints"
+podman run -d --name "$name" --health-interval=disable --read-only \
+  --tmpfs /tmp --tmpfs /run/relight:mode=0700,uid=990,gid=990 --cap-drop ALL \
+  --security-opt no-new-privileges --pids-limit 200 --memory 2g --stop-timeout 40 \
+  -v "$work/models:/models:ro" -p 127.0.0.1::8001 relight:test >/dev/null
+
+run_ctl() { podman exec "$name" relightctl "$@"; }
+say 'pushing a checkpoint and asking'
+cp "$root/examples/simplenet/checkpoints/step-000100.pt" "$work/models/simplenet/checkpoints/"
+attempts=0
+until run_ctl infer simplenet --input '[[1,1,1,1,1,0,0,0,0,0]]' >"$work/answer" 2>"$work/error"; do
+  attempts=$((attempts + 1))
+  [ "$attempts" -lt 100 ] || { cat "$work/error" >&2; fail 'it does not answer'; }
+  sleep 0.2
+done
+cat "$work/answer"
+say 'a second checkpoint through the volume'
+cp "$root/examples/simplenet/checkpoints/step-000200.pt" "$work/models/simplenet/checkpoints/"
+run_ctl reload simplenet
+run_ctl status simplenet | grep -q 200 || fail 'version 200 is not served'
+run_ctl snapshot simplenet resume.pt
+podman healthcheck run "$name" || fail 'the health check fails'
+[ "$(podman exec "$name" id -u)" = 990 ] || fail 'it runs as root'
+
+say 'SIGTERM drains'
+podman stop -t 40 "$name" >/dev/null 2>&1
+code=$(podman inspect -f '{{.State.ExitCode}}' "$name")
+[ "$code" = 0 ] || fail "it ended with $code"
+say "image size: $(podman image inspect -f '{{.Size}}' relight:test) bytes"
+say 'the container works'

@@ -1,0 +1,261 @@
+"""Starts the real relightd in a folder of its own and talks to it from outside."""
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import tempfile
+import threading
+import time
+
+import grpc
+import numpy as np
+import torch
+
+from inference import grpc_service_pb2 as pb
+from inference import grpc_service_pb2_grpc
+from relight.v1 import admin_pb2
+from relight.v1 import admin_pb2_grpc
+
+RELIGHTD = os.environ["RELIGHTD"]
+RELIGHTCTL = os.environ["RELIGHTCTL"]
+SOURCE_DIR = os.environ["RELIGHT_SOURCE_DIR"]
+TEST_DATA = os.environ["RELIGHT_TEST_DATA"]
+GOOD = os.path.join(TEST_DATA, "checkpoints", "good")
+
+# Far beyond what anything takes; only a broken daemon reaches it.
+PATIENCE = 60
+
+SIMPLENET = """
+network {
+  layer { name: "fc1" linear { in_features: 10 out_features: 5 } }
+  layer { name: "relu" relu {} }
+  layer { name: "fc2" linear { out_features: 2 } }
+}
+"""
+
+
+class SimpleNet(torch.nn.Module):
+    def __init__(self, inputs=10, hidden=5, outputs=2):
+        super().__init__()
+        self.fc1 = torch.nn.Linear(inputs, hidden)
+        self.relu = torch.nn.ReLU()
+        self.fc2 = torch.nn.Linear(hidden, outputs)
+
+    def forward(self, x):
+        return self.fc2(self.relu(self.fc1(x)))
+
+
+def io_case(file, checkpoint):
+    with open(os.path.join(TEST_DATA, "io", file)) as f:
+        case = json.load(f)[checkpoint]
+    x = np.array(case["input"], np.float32).reshape(case["input_shape"])
+    y = np.array(case["output"], np.float32).reshape(case["output_shape"])
+    return x, y, case
+
+
+class Daemon:
+    """One relightd. A context manager: leaving it stops the daemon and fails if it ended badly."""
+
+    def __init__(self, *flags, models=None, env=None):
+        self.root = tempfile.mkdtemp(prefix="relight-test-")
+        self.repository = os.path.join(self.root, "models")
+        self.snapshots = os.path.join(self.root, "snapshots")
+        self.admin_socket = os.path.join(self.root, "admin.sock")
+        self.flags = list(flags)
+        self.env = env or {}
+        self.lines = []
+        self.process = None
+        self._changed = threading.Condition()
+        self._contexts = contextlib.ExitStack()
+        os.makedirs(self.repository)
+        for name, text in (models or {}).items():
+            self.add_model(name, text)
+
+    def add_model(self, name, text):
+        folder = os.path.join(self.repository, name)
+        os.makedirs(os.path.join(folder, "checkpoints"), exist_ok=True)
+        write_file(os.path.join(folder, "model.textproto"), text.encode())
+
+    def watched(self, model="simplenet"):
+        return os.path.join(self.repository, model, "checkpoints")
+
+    def push(self, source, name, model="simplenet"):
+        """Copies a file into the watched folder as a careful trainer does: aside, then a rename."""
+        path = os.path.join(self.watched(model), name)
+        shutil.copyfile(source, path + ".tmp")
+        os.rename(path + ".tmp", path)
+        return path
+
+    def save(self, value, name, model="simplenet"):
+        path = os.path.join(self.watched(model), name)
+        torch.save(value, path + ".tmp")
+        os.rename(path + ".tmp", path)
+        return path
+
+    def command(self):
+        return [
+            RELIGHTD,
+            "--model-repository", self.repository,
+            "--state-dir", os.path.join(self.root, "state"),
+            "--snapshot-dir", self.snapshots,
+            "--admin-socket", self.admin_socket,
+            "--grpc-address", "127.0.0.1", "--grpc-port", "0",
+            "--metrics-address", "127.0.0.1", "--metrics-port", "0",
+            "--port-file", os.path.join(self.root, "ports"),
+            *self.flags,
+        ]
+
+    def start(self):
+        self.process = subprocess.Popen(
+            self.command(), stderr=subprocess.PIPE, stdin=subprocess.DEVNULL,
+            env={**os.environ, **self.env})
+        self._reader = threading.Thread(target=self._read_log, daemon=True)
+        self._reader.start()
+        self.wait_for_log("listening")
+        with open(os.path.join(self.root, "ports")) as f:
+            ports = dict(line.strip().split("=") for line in f)
+        self.grpc_port = int(ports["grpc"])
+        self.metrics_port = int(ports["metrics"])
+        options = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
+        self.channel = self._contexts.enter_context(
+            grpc.insecure_channel(f"127.0.0.1:{self.grpc_port}", options))
+        self.admin_channel = self._contexts.enter_context(
+            grpc.insecure_channel(f"unix:{self.admin_socket}", options))
+        self.stub = grpc_service_pb2_grpc.GRPCInferenceServiceStub(self.channel)
+        self.admin = admin_pb2_grpc.AdminStub(self.admin_channel)
+        return self
+
+    def _read_log(self):
+        for line in self.process.stderr:
+            with self._changed:
+                self.lines.append(line.decode(errors="replace").rstrip())
+                self._changed.notify_all()
+        with self._changed:
+            self.lines.append(None)
+            self._changed.notify_all()
+
+    def wait_for_log(self, pattern, since=0):
+        """Waits for a log line that matches, from line `since` on, and returns it."""
+        deadline = time.monotonic() + PATIENCE
+        with self._changed:
+            at = since
+            while True:
+                while at < len(self.lines):
+                    line = self.lines[at]
+                    if line is None:
+                        raise AssertionError(f"relightd ended; no line matched {pattern!r}:\n{self.log()}")
+                    if re.search(pattern, line):
+                        return line
+                    at += 1
+                if not self._changed.wait(deadline - time.monotonic()):
+                    raise AssertionError(f"no line matched {pattern!r}:\n{self.log()}")
+
+    def log(self):
+        return "\n".join(line for line in self.lines if line is not None)
+
+    def wait_until(self, condition, model="simplenet"):
+        """Waits on the admin Watch stream until `condition(status)` holds; returns the status."""
+        call = self.admin.Watch(admin_pb2.WatchRequest(model=model), timeout=PATIENCE)
+        last = None
+        try:
+            for last in call:
+                if condition(last):
+                    return last
+        except grpc.RpcError as error:
+            raise AssertionError(f"gave up waiting: {error.code()}\nlast status: {last}\n{self.log()}")
+        finally:
+            call.cancel()
+        raise AssertionError(f"the Watch stream ended\nlast status: {last}\n{self.log()}")
+
+    def wait_serving(self, version=None, model="simplenet"):
+        def serving(status):
+            for loaded in status.loaded:
+                if loaded.state == admin_pb2.VERSION_SERVING:
+                    return version is None or loaded.version == version
+            return False
+        return self.wait_until(serving, model)
+
+    def status(self, model="simplenet"):
+        return self.admin.GetStatus(admin_pb2.GetStatusRequest(model=model), timeout=PATIENCE).models[0]
+
+    def infer(self, x, model="simplenet", input_name="input", **request):
+        """One raw request; returns (list of outputs, response)."""
+        x = np.ascontiguousarray(x)
+        response = self.stub.ModelInfer(infer_request(x, model, input_name, **request), timeout=PATIENCE)
+        return outputs_of(response), response
+
+    def relightctl(self, *arguments, check=True):
+        result = subprocess.run(
+            [RELIGHTCTL, "--server", f"127.0.0.1:{self.grpc_port}",
+             "--admin", f"unix:{self.admin_socket}", *arguments],
+            capture_output=True, text=True, timeout=PATIENCE)
+        if check and result.returncode != 0:
+            raise AssertionError(f"relightctl {arguments} ended with {result.returncode}:\n"
+                                 f"{result.stdout}{result.stderr}\n{self.log()}")
+        return result
+
+    def stop(self, how=signal.SIGTERM):
+        self.process.send_signal(how)
+        return self.process.wait(PATIENCE)
+
+    def __enter__(self):
+        try:
+            return self.start()
+        except BaseException:
+            self.__exit__(AssertionError, None, None)
+            raise
+
+    def __exit__(self, kind, value, traceback):
+        ended_already = self.process.poll()
+        code = self.stop() if ended_already is None else ended_already
+        self._reader.join(PATIENCE)
+        self._contexts.close()
+        shutil.rmtree(self.root, ignore_errors=True)
+        if kind is None and code != 0:
+            raise AssertionError(f"relightd ended with {code}:\n{self.log()}")
+
+
+DATATYPES = {
+    np.dtype(np.float32): "FP32", np.dtype(np.float64): "FP64", np.dtype(np.float16): "FP16",
+    np.dtype(np.int64): "INT64", np.dtype(np.int32): "INT32", np.dtype(np.int16): "INT16",
+    np.dtype(np.int8): "INT8", np.dtype(np.uint8): "UINT8", np.dtype(np.bool_): "BOOL",
+}
+DTYPES = {name: dtype for dtype, name in DATATYPES.items()}
+
+
+def infer_request(x, model="simplenet", input_name="input", version="", id="", outputs=()):
+    request = pb.ModelInferRequest(model_name=model, model_version=str(version), id=id)
+    request.inputs.add(name=input_name, datatype=DATATYPES[x.dtype], shape=x.shape)
+    request.raw_input_contents.append(x.tobytes())
+    for name in outputs:
+        request.outputs.add(name=name)
+    return request
+
+
+def outputs_of(response):
+    return [np.frombuffer(raw, DTYPES[output.datatype]).reshape(tuple(output.shape))
+            for output, raw in zip(response.outputs, response.raw_output_contents)]
+
+
+def write_file(path, data):
+    with open(path + ".tmp", "wb") as f:
+        f.write(data)
+    os.rename(path + ".tmp", path)
+
+
+def integer_state(seed):
+    """A SimpleNet state dict of small integers: every order of summation gives the same bits."""
+    random = np.random.RandomState(seed)
+    def tensor(*shape):
+        return torch.from_numpy(random.randint(-4, 5, shape).astype(np.float32))
+    return {"fc1.weight": tensor(5, 10), "fc1.bias": tensor(5),
+            "fc2.weight": tensor(2, 5), "fc2.bias": tensor(2)}
+
+
+def integer_answer(state, x):
+    hidden = np.maximum(x @ state["fc1.weight"].numpy().T + state["fc1.bias"].numpy(), 0)
+    return hidden @ state["fc2.weight"].numpy().T + state["fc2.bias"].numpy()

@@ -1,0 +1,151 @@
+"""A daemon that can be run: drain, health, metrics, configs that change, restarts."""
+
+import os
+import signal
+import stat
+import threading
+import unittest
+
+import grpc
+import numpy as np
+
+import harness
+import health_pb2
+import health_pb2_grpc
+from harness import Daemon, SIMPLENET, admin_pb2, integer_answer, integer_state, pb
+
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+class HealthTest(unittest.TestCase):
+    def test_ready_once_every_model_has_served(self):
+        with Daemon(models={"simplenet": SIMPLENET}) as daemon:
+            health = health_pb2_grpc.HealthStub(daemon.channel)
+            watch = health.Watch(health_pb2.HealthCheckRequest(), timeout=harness.PATIENCE)
+            self.assertEqual(next(watch).status, NOT_SERVING)
+            self.assertFalse(daemon.stub.ServerReady(pb.ServerReadyRequest()).ready)
+            self.assertTrue(daemon.stub.ServerLive(pb.ServerLiveRequest()).live)
+            daemon.save(integer_state(1), "step-1.pt")
+            self.assertEqual(next(watch).status, SERVING)
+            self.assertTrue(daemon.stub.ServerReady(pb.ServerReadyRequest()).ready)
+            self.assertTrue(daemon.stub.ModelReady(pb.ModelReadyRequest(name="simplenet")).ready)
+            self.assertEqual(daemon.relightctl("health").returncode, 0)
+            with self.assertRaises(grpc.RpcError) as caught:
+                health.Check(health_pb2.HealthCheckRequest(service="nobody"))
+            self.assertEqual(caught.exception.code(), grpc.StatusCode.NOT_FOUND)
+            # A model that comes later does not take readiness away.
+            daemon.add_model("later", SIMPLENET)
+            daemon.wait_for_log("later")
+            self.assertTrue(daemon.stub.ServerReady(pb.ServerReadyRequest()).ready)
+
+
+class DrainTest(unittest.TestCase):
+    def test_sigterm_lets_requests_finish(self):
+        daemon = Daemon(models={"simplenet": SIMPLENET})
+        with daemon:
+            state = integer_state(1)
+            daemon.save(state, "step-1.pt")
+            daemon.wait_serving(1)
+            x = np.ones((4, 10), np.float32)
+            wanted = integer_answer(state, x)
+            started = threading.Event()
+            problems = []
+            answered = []
+
+            def ask():
+                while True:
+                    try:
+                        (got,), _ = daemon.infer(x)
+                    except grpc.RpcError as error:
+                        # Only a refusal is fine: no answer may be cut off.
+                        if error.code() != grpc.StatusCode.UNAVAILABLE:
+                            problems.append(error.code())
+                        return
+                    if not np.array_equal(got, wanted):
+                        problems.append(got)
+                    answered.append(1)
+                    started.set()
+
+            threads = [threading.Thread(target=ask) for _ in range(4)]
+            for thread in threads:
+                thread.start()
+            self.assertTrue(started.wait(harness.PATIENCE))
+            self.assertEqual(daemon.stop(signal.SIGTERM), 0)
+            for thread in threads:
+                thread.join(harness.PATIENCE)
+            self.assertEqual(problems, [])
+            daemon.wait_for_log("draining")
+            daemon.wait_for_log("stopped")
+
+    def test_an_idle_stream_does_not_hold_the_daemon(self):
+        daemon = Daemon("--exit-timeout", "20s", models={"simplenet": SIMPLENET})
+        with daemon:
+            watch = daemon.admin.Watch(admin_pb2.WatchRequest(), timeout=harness.PATIENCE)
+            next(watch)
+            never = threading.Event()
+            stream = daemon.stub.ModelStreamInfer(iter(never.wait, None), timeout=harness.PATIENCE)
+            self.assertEqual(daemon.stop(signal.SIGTERM), 0)
+            never.set()
+            stream.cancel()
+
+
+class ConfigChangeTest(unittest.TestCase):
+    def test_a_changed_config_and_its_weights_swap_together(self):
+        wide = SIMPLENET.replace("out_features: 5", "out_features: 6")
+        with Daemon(models={"simplenet": SIMPLENET}) as daemon:
+            daemon.save(integer_state(1), "step-1.pt")
+            daemon.wait_serving(1)
+            x = np.ones((1, 10), np.float32)
+            import torch
+            state = {"fc1.weight": torch.ones(6, 10), "fc1.bias": torch.zeros(6),
+                     "fc2.weight": torch.ones(2, 6), "fc2.bias": torch.zeros(2)}
+            # Weights for the graph that is not there yet are refused; the old ones serve on.
+            daemon.save(state, "step-2.pt")
+            daemon.wait_until(lambda s: any(
+                c.version == 2 and c.state == admin_pb2.VERSION_REFUSED for c in s.candidates))
+            np.testing.assert_array_equal(daemon.infer(x)[0][0], integer_answer(integer_state(1), x))
+            daemon.add_model("simplenet", wide)
+            daemon.wait_serving(2)
+            np.testing.assert_array_equal(daemon.infer(x)[0][0], [[60, 60]])
+
+    def test_a_broken_config_leaves_the_old_one_serving(self):
+        with Daemon(models={"simplenet": SIMPLENET}) as daemon:
+            daemon.save(integer_state(1), "step-1.pt")
+            daemon.wait_serving(1)
+            daemon.add_model("simplenet", SIMPLENET + "nonsense: 1\n")
+            status = daemon.wait_until(lambda s: "nonsense" in s.last_error or "nonsense" in s.reason)
+            self.assertEqual(status.state, admin_pb2.MODEL_SERVING)
+            daemon.infer(np.ones((1, 10), np.float32))
+
+
+class RestartTest(unittest.TestCase):
+    def test_pins_survive(self):
+        daemon = Daemon(models={"simplenet": SIMPLENET})
+        daemon.save(integer_state(1), "step-1.pt")
+        daemon.save(integer_state(2), "step-2.pt")
+        keep = daemon.root + "-keep"
+        with daemon:
+            daemon.wait_serving(2)
+            daemon.admin.Pin(admin_pb2.PinRequest(model="simplenet", version=1), timeout=harness.PATIENCE)
+            self.assertEqual(daemon.stop(), 0)
+            os.rename(daemon.root, keep)
+        again = Daemon()
+        os.rmdir(again.repository)
+        os.rmdir(again.root)
+        os.rename(keep, again.root)
+        with again:
+            status = again.wait_serving(1)
+            self.assertEqual(status.pinned_version, 1)
+
+
+class AdminSocketTest(unittest.TestCase):
+    def test_only_the_owner_can_open_it(self):
+        with Daemon(models={"simplenet": SIMPLENET}) as daemon:
+            mode = os.stat(daemon.admin_socket).st_mode
+            self.assertTrue(stat.S_ISSOCK(mode))
+            self.assertEqual(stat.S_IMODE(mode), 0o600)
+
+
+if __name__ == "__main__":
+    unittest.main()
