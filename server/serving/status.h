@@ -5,7 +5,6 @@
 #include <cstdint>
 #include <optional>
 #include <string>
-#include <utility>
 #include <string_view>
 #include <utility>
 #include <vector>
@@ -106,7 +105,7 @@ struct ModelInfo {
   std::vector<std::int64_t> preferred_batch_sizes;
   absl::Duration max_queue_delay;
   std::int64_t max_queue_size = 0;
-  std::string platform;                       // "relight_network", "relight_torchscript".
+  std::string platform;  // "relight_network", "relight_torchscript".
   bool on_gpu = false;
   std::vector<std::int64_t> loaded_versions;  // Newest first.
 };

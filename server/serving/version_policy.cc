@@ -1,6 +1,7 @@
 #include "server/serving/version_policy.h"
 
 #include <algorithm>
+#include <iterator>
 #include <set>
 #include <tuple>
 
@@ -146,7 +147,7 @@ class Decider {
         break;
       case Verdict::kServed:
       case Verdict::kUnchanged:
-        status.state = loaded == nullptr   ? VersionState::kRetired
+        status.state = loaded == nullptr ? VersionState::kRetired
                        : loaded->current ? VersionState::kServing
                                          : VersionState::kLoaded;
         break;
@@ -222,8 +223,8 @@ class Decider {
     out_.file = *candidate.name;
     out_.stem = candidate.file->stem;
     out_.version = candidate.version;
-    out_.settled =
-        candidate.file->forced || SettledAt(*candidate.file, in_.settings) <= in_.now;
+    out_.unchanged_will_do = !in_.pin.has_value();
+    out_.settled = candidate.file->forced || SettledAt(*candidate.file, in_.settings) <= in_.now;
     return true;
   }
 
@@ -257,8 +258,8 @@ class Decider {
     for (const Ranked& candidate : ranked_) {
       if (candidate.version != version) continue;
       if (!TryLoad(candidate)) {
-        out_.reason = absl::StrCat("pinned to version ", version, ", which cannot be served: ",
-                                   candidate.file->reason);
+        out_.reason = absl::StrCat("pinned to version ", version,
+                                   ", which cannot be served: ", candidate.file->reason);
       }
       return;
     }
@@ -313,12 +314,16 @@ void Observe(const std::vector<storage::FolderEntry>& listing, absl::Time now,
   }
   for (auto& [name, file] : changed) memory.files[name] = std::move(file);
 
-  std::erase_if(memory.files, [&](auto& item) {
-    FileMemory& file = item.second;
-    if (present.contains(item.first)) return false;
+  for (auto item = memory.files.begin(); item != memory.files.end();) {
+    FileMemory& file = item->second;
+    if (present.contains(item->first)) {
+      ++item;
+      continue;
+    }
     if (file.missed_scans++ == 0) file.missing_since = now;
-    return file.missed_scans >= 2 && now - file.missing_since >= settings.removal_grace;
-  });
+    const bool gone = file.missed_scans >= 2 && now - file.missing_since >= settings.removal_grace;
+    item = gone ? memory.files.erase(item) : std::next(item);
+  }
 }
 
 Verdict Record(const Attempt& attempt, absl::Time now, const PolicySettings& settings,

@@ -53,7 +53,7 @@ struct FileMemory {
   bool arrived_whole = false;  // Came by rename: it was never seen growing.
   int missed_scans = 0;        // In a row; 0: it is in the folder.
   absl::Time missing_since;
-  bool forced = false;         // To be tried now, whatever the last verdict.
+  bool forced = false;  // To be tried now, whatever the last verdict.
 
   Verdict verdict = Verdict::kUntried;
   std::string reason;
@@ -114,10 +114,12 @@ struct PolicyInput {
 struct Decision {
   enum class Action { kNothing, kLoad, kMakeCurrent, kUnloadAll };
   Action action = Action::kNothing;
-  std::string file;              // kLoad
-  std::string stem;              // kLoad
-  std::int64_t version = 0;      // kLoad
-  bool settled = false;          // kLoad: a file without checksums may be taken too.
+  std::string file;          // kLoad
+  std::string stem;          // kLoad
+  std::int64_t version = 0;  // kLoad
+  bool settled = false;      // kLoad: a file without checksums may be taken too.
+  // kLoad: weights equal to those that serve need no swap. Not so where a version was asked for.
+  bool unchanged_will_do = true;
   std::uint64_t generation = 0;  // kMakeCurrent
   // When to ask again although nothing changed.
   absl::Time wake = absl::InfiniteFuture();

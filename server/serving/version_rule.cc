@@ -24,16 +24,16 @@ absl::StatusOr<std::int64_t> ParseDigits(std::string_view digits) {
         absl::StrCat("the version rule finds \"", Escape(digits), "\" in its name, not a number"));
   }
   if (digits.size() > kMaxVersionDigits) {
-    return absl::InvalidArgumentError(absl::StrCat("its name has ", digits.size(),
-                                                   " digits, a version has at most ",
-                                                   kMaxVersionDigits));
+    return absl::InvalidArgumentError(absl::StrCat(
+        "its name has ", digits.size(), " digits, a version has at most ", kMaxVersionDigits));
   }
   std::int64_t version = 0;
   std::from_chars(digits.data(), digits.data() + digits.size(), version);
   return version;
 }
 
-// The standard library's regular expressions throw on patterns and texts that are too much for them.
+// The standard library's regular expressions throw on patterns and texts that are too much for
+// them.
 std::shared_ptr<const std::regex> Compile(const std::string& pattern) {
   try {
     auto regex = std::make_shared<const std::regex>(pattern, std::regex::ECMAScript);
@@ -77,10 +77,10 @@ VersionReader VersionReader::Choose(const config::VersionRule& rule,
   for (const std::string& stem : stems) {
     const std::size_t digits = TrailingDigits(stem).size();
     if (digits >= 1 && digits <= kMaxVersionDigits) continue;
-    reader.words_ =
-        digits == 0 ? absl::StrCat("mtime: the name ", Escape(stem), " does not end in digits")
-                    : absl::StrCat("mtime: the name ", Escape(stem), " ends in more than ",
-                                   kMaxVersionDigits, " digits");
+    reader.words_ = digits == 0
+                        ? absl::StrCat("mtime: the name ", Escape(stem), " does not end in digits")
+                        : absl::StrCat("mtime: the name ", Escape(stem), " ends in more than ",
+                                       kMaxVersionDigits, " digits");
     return reader;
   }
   reader.source_ = Source::kTrailingDigits;
@@ -104,8 +104,8 @@ absl::StatusOr<std::int64_t> VersionReader::Read(std::string_view stem, absl::Ti
       break;
   }
   if (regex_ == nullptr) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "the pattern ", Escape(pattern_), " is not a regular expression with one group"));
+    return absl::InvalidArgumentError(absl::StrCat("the pattern ", Escape(pattern_),
+                                                   " is not a regular expression with one group"));
   }
   const std::optional<std::string> group = FirstGroup(*regex_, stem);
   if (!group.has_value()) {

@@ -27,8 +27,7 @@ class VersionReader {
  public:
   // `stems` are those of all candidates. AUTO becomes NAME only where every stem ends in 1 to 18
   // digits.
-  static VersionReader Choose(const config::VersionRule& rule,
-                              absl::Span<const std::string> stems);
+  static VersionReader Choose(const config::VersionRule& rule, absl::Span<const std::string> stems);
 
   // INVALID_ARGUMENT says why a file has no version under this rule.
   absl::StatusOr<std::int64_t> Read(std::string_view stem, absl::Time modified) const;
