@@ -38,7 +38,7 @@ EXPOSE 8001 8002
 VOLUME ["/models", "/snapshots", "/state"]
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \
-  CMD ["relightctl", "--server", "127.0.0.1:8001", "health", "--live"]
+  CMD ["relightctl", "--server", "127.0.0.1:8001", "health"]
 ENTRYPOINT ["relightd", "--model-repository=/models", "--snapshot-dir=/snapshots", \
   "--state-dir=/state", "--admin-socket=/run/relight/admin.sock"]
 

@@ -52,7 +52,17 @@ class AnswersTest(unittest.TestCase):
         self.check("plain_dict.bin")
 
     def test_the_digest_is_of_the_weights_not_of_the_file(self):
-        digests = {self.check(file) for file in ("model_state.pth", "entire_model.pth", "ddp_prefixed.pth")}
+        state = harness.integer_state(1)
+        ways = {
+            "a-1.pt": state,
+            "b-2.pt": {"model_state_dict": state, "epoch": 1},
+            "c-3.pt": {"module." + key: value for key, value in state.items()},
+        }
+        digests = set()
+        for name, value in ways.items():
+            with Daemon(models={"simplenet": SIMPLENET}) as daemon:
+                daemon.save(value, name)
+                digests.add(daemon.wait_serving().loaded[0].weights_digest)
         self.assertEqual(len(digests), 1)
 
 
