@@ -156,9 +156,10 @@ struct Window {
   std::int64_t Span() const { return dilation * (kernel - 1) + 1; }
 
   std::int64_t Count(std::int64_t size) const {
-    const std::int64_t room = size + 2 * padding - Span();
+    // With ceil_mode the last window may hang over the right padding.
+    const std::int64_t room = size + 2 * padding - Span() + (ceil_mode ? stride - 1 : 0);
     if (room < 0) return 0;
-    std::int64_t count = (room + (ceil_mode ? stride - 1 : 0)) / stride + 1;
+    std::int64_t count = room / stride + 1;
     // The last window must start inside the input or the left padding.
     if (ceil_mode && (count - 1) * stride >= size + padding) --count;
     return count;

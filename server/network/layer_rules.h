@@ -19,7 +19,7 @@ inline constexpr std::int64_t kMaxSize = (std::int64_t{1} << 31) - 1;
 // What flows between layers. -1 is a free dimension.
 struct Value {
   DType dtype = DType::kFloat32;
-  std::vector<std::int64_t> shape;
+  std::vector<std::int64_t> shape = {};
   // The first dimension is free and no row has met another yet.
   bool batched = false;
 };

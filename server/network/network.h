@@ -25,12 +25,14 @@ namespace relight::network {
 using Pair = std::array<std::int64_t, 2>;  // Height, width.
 
 struct Linear {
-  std::optional<std::int64_t> in_features;  // Inferred where absent; always set once built.
+  std::optional<std::int64_t> in_features =
+      std::nullopt;  // Inferred where absent; always set once built.
   std::int64_t out_features = 0;
   bool bias = true;
 };
 struct Conv2d {
-  std::optional<std::int64_t> in_channels;  // Inferred where absent; always set once built.
+  std::optional<std::int64_t> in_channels =
+      std::nullopt;  // Inferred where absent; always set once built.
   std::int64_t out_channels = 0;
   Pair kernel_size{1, 1};
   Pair stride{1, 1};
@@ -40,8 +42,9 @@ struct Conv2d {
   bool bias = true;
 };
 struct BatchNorm {
-  int spatial_dims = 2;                      // 1: [N, C] or [N, C, L]; 2: [N, C, H, W].
-  std::optional<std::int64_t> num_features;  // Inferred where absent; always set once built.
+  int spatial_dims = 2;  // 1: [N, C] or [N, C, L]; 2: [N, C, H, W].
+  std::optional<std::int64_t> num_features =
+      std::nullopt;  // Inferred where absent; always set once built.
   double eps = 1e-5;
   bool affine = true;
 };
@@ -107,8 +110,8 @@ using LayerKind = std::variant<Linear, Conv2d, BatchNorm, MaxPool2d, AvgPool2d, 
                                LeakyRelu, Elu, Softplus, Hardtanh>;
 
 struct Layer {
-  std::string name;                 // Unnamed layers are called "#<position>" once built.
-  std::vector<std::string> inputs;  // Names of layers or of network inputs.
+  std::string name;                      // Unnamed layers are called "#<position>" once built.
+  std::vector<std::string> inputs = {};  // Names of layers or of network inputs.
   LayerKind kind;
   int line = 0;  // Where it stands in its file; 0 where unknown.
 };

@@ -14,7 +14,7 @@ namespace relight {
 
 struct ParameterSpec {
   std::string name;  // The state dict's key.
-  std::vector<std::int64_t> shape;
+  std::vector<std::int64_t> shape = {};
   // kFloat32 stands for any real floating point type; others must match exactly.
   DType dtype = DType::kFloat32;
   bool buffer = false;   // Running statistics and counters: may be infinite, not NaN.
@@ -24,7 +24,7 @@ struct ParameterSpec {
 // One tensor that a checkpoint offers.
 struct OfferedTensor {
   std::string key;
-  std::vector<std::int64_t> shape;
+  std::vector<std::int64_t> shape = {};
   DType dtype = DType::kFloat32;
 };
 

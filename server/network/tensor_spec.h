@@ -14,8 +14,8 @@ namespace relight {
 struct TensorSpec {
   std::string name;
   DType dtype = DType::kFloat32;
-  std::vector<std::int64_t> shape;  // -1 for a free dimension; a batch dimension is first.
-  int line = 0;                     // Where it stands in model.textproto; 0 where unknown.
+  std::vector<std::int64_t> shape = {};  // -1 for a free dimension; a batch dimension is first.
+  int line = 0;                          // Where it stands in model.textproto; 0 where unknown.
 };
 
 // "[-1, 10]"
