@@ -17,7 +17,7 @@ struct ServerOptions {
   std::string snapshot_dir;  // Empty: snapshots are refused.
 
   std::string grpc_address = "0.0.0.0";
-  int grpc_port = 8001;      // 0: any free one, written to the log and to `port_file`.
+  int grpc_port = 8001;  // 0: any free one, written to the log and to `port_file`.
   std::string metrics_address = "0.0.0.0";
   int metrics_port = 8002;   // 0: any free one; negative: none.
   std::string admin_socket;  // Unix socket path. Default: <state-dir>/admin.sock, else

@@ -55,6 +55,20 @@ void CheckRange(const char* argument, const Pair& pair, std::int64_t least, Mess
   if (pair[1] != pair[0]) CheckRange(argument, pair[1], least, errors);
 }
 
+// A size without a default: text that leaves it out reads as 0.
+void CheckRequired(const char* argument, std::int64_t value, Messages& errors) {
+  if (value == 0) {
+    errors.push_back(absl::StrCat(argument, " is missing or 0: give at least 1"));
+  } else {
+    CheckRange(argument, value, 1, errors);
+  }
+}
+
+void CheckRequired(const char* argument, const Pair& pair, Messages& errors) {
+  CheckRequired(argument, pair[0], errors);
+  if (pair[1] != pair[0]) CheckRequired(argument, pair[1], errors);
+}
+
 void CheckFinite(const char* argument, double value, Messages& errors) {
   if (!std::isfinite(value)) {
     errors.push_back(absl::StrCat(argument, " is ", value, ", which is not a finite number"));
@@ -75,12 +89,12 @@ struct ArgumentCheck {
 
   void operator()(const Linear& layer) const {
     if (layer.in_features) CheckRange("in_features", *layer.in_features, 1, errors);
-    CheckRange("out_features", layer.out_features, 1, errors);
+    CheckRequired("out_features", layer.out_features, errors);
   }
   void operator()(const Conv2d& layer) const {
     if (layer.in_channels) CheckRange("in_channels", *layer.in_channels, 1, errors);
-    CheckRange("out_channels", layer.out_channels, 1, errors);
-    CheckRange("kernel_size", layer.kernel_size, 1, errors);
+    CheckRequired("out_channels", layer.out_channels, errors);
+    CheckRequired("kernel_size", layer.kernel_size, errors);
     CheckRange("stride", layer.stride, 1, errors);
     CheckRange("padding", layer.padding, 0, errors);
     CheckRange("dilation", layer.dilation, 1, errors);
@@ -101,20 +115,20 @@ struct ArgumentCheck {
     if (layer.eps < 0) errors.push_back(absl::StrCat("eps is ", layer.eps, ", the least is 0"));
   }
   void operator()(const MaxPool2d& layer) const {
-    CheckRange("kernel_size", layer.kernel_size, 1, errors);
+    CheckRequired("kernel_size", layer.kernel_size, errors);
     CheckRange("stride", layer.stride, 1, errors);
     CheckRange("padding", layer.padding, 0, errors);
     CheckRange("dilation", layer.dilation, 1, errors);
     CheckPoolPadding(layer.padding, layer.kernel_size, errors);
   }
   void operator()(const AvgPool2d& layer) const {
-    CheckRange("kernel_size", layer.kernel_size, 1, errors);
+    CheckRequired("kernel_size", layer.kernel_size, errors);
     CheckRange("stride", layer.stride, 1, errors);
     CheckRange("padding", layer.padding, 0, errors);
     CheckPoolPadding(layer.padding, layer.kernel_size, errors);
   }
   void operator()(const AdaptiveAvgPool2d& layer) const {
-    CheckRange("output_size", layer.output_size, 1, errors);
+    CheckRequired("output_size", layer.output_size, errors);
   }
   void operator()(const LeakyRelu& layer) const {
     CheckFinite("negative_slope", layer.negative_slope, errors);

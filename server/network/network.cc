@@ -330,9 +330,10 @@ void Builder::CheckOutput(TensorSpec& output, std::size_t value) {
   }
   const bool both_float = IsFloatingPoint(output.dtype) && IsFloatingPoint(inferred->dtype);
   if (output.dtype != inferred->dtype && !both_float) {
-    Error(output.line,
-          absl::StrCat(subject, " is declared as ", TypeName(output.dtype), ", but layer \"",
-                       Escape(names_[value]), "\" gives ", TypeName(inferred->dtype)));
+    const std::string type = TypeName(inferred->dtype);
+    Error(output.line, absl::StrCat(subject, " is ", TypeName(output.dtype), ", but layer \"",
+                                    Escape(names_[value]), "\" gives ", type,
+                                    ": declare datatype: \"", type, "\""));
   }
 }
 

@@ -1,0 +1,495 @@
+#include "server/config/model_config.h"
+
+#include <charconv>
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <regex>
+#include <set>
+#include <system_error>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "base/escape.h"
+#include "base/status_macros.h"
+#include "relight/v1/model_config.pb.h"
+#include "server/config/config_errors.h"
+#include "server/config/config_file.h"
+#include "server/config/network_reader.h"
+#include "server/config/text_proto.h"
+
+namespace relight::config {
+namespace {
+
+constexpr std::int64_t kDefaultMaxBatchSize = 32;
+constexpr std::int64_t kLargestBatchSize = std::int64_t{1} << 20;
+constexpr std::int64_t kLargestFreeDim = std::int64_t{1} << 20;
+constexpr absl::Duration kLongestQueueDelay = absl::Minutes(10);
+constexpr absl::Duration kLongestSettling = absl::Hours(24);
+constexpr std::size_t kMaxPatternBytes = 256;
+constexpr std::size_t kMaxFolderBytes = 4096;
+constexpr int kMaxCudaDevices = 128;
+
+bool HasDotDot(const std::string& path) {
+  for (const auto& part : std::filesystem::path(path)) {
+    if (part == "..") return true;
+  }
+  return false;
+}
+
+bool HasFreeFirstDimension(const std::vector<TensorSpec>& specs) {
+  for (const TensorSpec& spec : specs) {
+    if (spec.shape.empty() || spec.shape[0] >= 0) return false;
+  }
+  return true;
+}
+
+// Turns one parsed message into a ModelConfig. Every method adds its errors and goes on.
+class Reader {
+ public:
+  Reader(const v1::ModelConfig& proto, const Place& place, ConfigErrors& errors)
+      : proto_(proto), place_(place), errors_(errors) {}
+
+  ModelConfig Read(const std::string& folder) {
+    config_.folder = folder;
+    ReadName();
+    ReadGraph();
+    ReadDevice();
+    ReadPrecision();
+    ReadBatching();
+    ReadCheckpoints();
+    ReadVersion();
+    ReadWarmUp();
+    ReadArenas();
+    ReadTrainingState();
+    config_.allow_non_finite = proto_.accept().allow_non_finite();
+    return std::move(config_);
+  }
+
+ private:
+  void ReadName();
+  void ReadGraph();
+  void ReadNetwork();
+  void ReadTorchScript();
+  void CheckTorchScriptTensors(const std::vector<TensorSpec>& specs, const char* what);
+  void ReadDevice();
+  std::optional<DeviceChoice> ParseDevice(const std::string& text) const;
+  void ReadPrecision();
+  void ReadBatching();
+  void ReadMaxBatchSize(const Place& place);
+  void ReadQueue(const Place& place);
+  std::string BatchingObstacle() const;
+  void ReadCheckpoints();
+  void ReadVersion();
+  void CheckPattern(const Place& place);
+  void ReadWarmUp();
+  void ReadArenas();
+  void ReadTrainingState();
+
+  std::string Resolve(const std::string& path) const {
+    return (std::filesystem::path(config_.folder) / path).string();
+  }
+
+  const v1::ModelConfig& proto_;
+  const Place& place_;
+  ConfigErrors& errors_;
+  ModelConfig config_;
+};
+
+void Reader::ReadName() {
+  std::filesystem::path path(config_.folder);
+  if (!path.has_filename()) path = path.parent_path();
+  config_.name = path.filename().string();
+  const std::string& name = config_.name;
+  if (name.empty() || name == "." || name == "..") {
+    errors_.Add(0, "the folder has no name, and a model is named after its folder");
+  } else if (!IsUtf8(name) || Escape(name, name.size() * 4) != name) {
+    errors_.Add(0, absl::StrCat("the folder's name ", Escape(name),
+                                " cannot name a model: it must be UTF-8 text without control "
+                                "characters and backslashes"));
+  }
+}
+
+void Reader::ReadGraph() {
+  config_.inputs = ReadTensors(proto_, place_, TensorRole::kInput, errors_);
+  config_.outputs = ReadTensors(proto_, place_, TensorRole::kOutput, errors_);
+  switch (proto_.graph_case()) {
+    case v1::ModelConfig::kNetwork:
+      return ReadNetwork();
+    case v1::ModelConfig::kTorchscript:
+      return ReadTorchScript();
+    case v1::ModelConfig::GRAPH_NOT_SET:
+      errors_.Add(1,
+                  "there is no graph: describe it as network { layer { name: \"fc1\" linear { "
+                  "in_features: 10 out_features: 5 } } ... }, or name an exported one as "
+                  "torchscript { file: \"graph.pt\" }");
+  }
+}
+
+void Reader::ReadNetwork() {
+  const Place place = place_.In("network", proto_.network());
+  network::NetworkDescription description{.inputs = config_.inputs,
+                                          .outputs = config_.outputs,
+                                          .layers = ReadLayers(proto_.network(), place, errors_)};
+  absl::StatusOr<network::Network> network = network::Network::Build(std::move(description));
+  if (network.ok()) {
+    config_.inputs = network->inputs();
+    config_.outputs = network->outputs();
+    config_.graph = *std::move(network);
+    return;
+  }
+  for (const absl::string_view text : absl::StrSplit(network.status().message(), '\n')) {
+    // "line 7: what"; without a number it concerns the whole network.
+    constexpr std::size_t kPrefix = sizeof("line ") - 1;
+    const std::string line(text);
+    int number = 0;
+    const auto parsed =
+        line.starts_with("line ")
+            ? std::from_chars(line.data() + kPrefix, line.data() + line.size(), number)
+            : std::from_chars_result{};
+    if (number > 0) {
+      errors_.Add(number, line.substr(static_cast<std::size_t>(parsed.ptr - line.data()) + 2));
+    } else {
+      errors_.Add(place.line(), line);
+    }
+  }
+}
+
+void Reader::ReadTorchScript() {
+  const Place place = place_.In("torchscript", proto_.torchscript());
+  const std::string& file = proto_.torchscript().file();
+  if (file.empty()) {
+    errors_.Add(place.line(), "torchscript: file is missing");
+  } else if (file == "." || file == ".." ||
+             file.find_first_of(std::string("/\0", 2)) != std::string::npos) {
+    errors_.Add(place.Line("file"),
+                absl::StrCat("torchscript: file \"", Escape(file),
+                             "\" must be the plain name of a file beside model.textproto"));
+  }
+  CheckTorchScriptTensors(config_.inputs, "input");
+  CheckTorchScriptTensors(config_.outputs, "output");
+  config_.graph =
+      TorchScriptGraph{.path = Resolve(file), .inputs = config_.inputs, .outputs = config_.outputs};
+}
+
+void Reader::CheckTorchScriptTensors(const std::vector<TensorSpec>& specs, const char* what) {
+  if (specs.empty()) {
+    errors_.Add(place_.Line("torchscript"),
+                absl::StrCat("a torchscript graph does not say its ", what, "s: declare ", what,
+                             " { name: ... datatype: ... shape: [...] }, in the order of forward"));
+  }
+  std::set<std::string_view> names;
+  for (const TensorSpec& spec : specs) {
+    const std::string subject = absl::StrCat(what, " \"", Escape(spec.name), "\"");
+    if (spec.name.empty()) errors_.Add(spec.line, absl::StrCat("an ", what, " has no name"));
+    if (!names.insert(spec.name).second) {
+      errors_.Add(spec.line, absl::StrCat(subject, " is declared twice"));
+    }
+    if (spec.shape.empty()) {
+      errors_.Add(spec.line,
+                  absl::StrCat(subject, " has no shape: give one, such as shape: [-1, 10]"));
+    }
+    if (spec.shape.size() > 16) {
+      errors_.Add(spec.line,
+                  absl::StrCat(subject, " has ", spec.shape.size(), " dimensions, the most is 16"));
+    }
+    for (const std::int64_t size : spec.shape) {
+      if (size == -1 || (size >= 1 && size < (std::int64_t{1} << 31))) continue;
+      errors_.Add(spec.line, absl::StrCat(subject, " has a dimension of ", size,
+                                          ": it must be -1 (free) or from 1 to 2147483647"));
+    }
+  }
+}
+
+std::optional<DeviceChoice> Reader::ParseDevice(const std::string& text) const {
+  using Kind = DeviceChoice::Kind;
+  if (text.empty() || text == "auto") return DeviceChoice{.kind = Kind::kAuto};
+  if (text == "cpu") return DeviceChoice{.kind = Kind::kCpu};
+  constexpr std::size_t kPrefix = sizeof("cuda:") - 1;
+  if (!text.starts_with("cuda:")) return std::nullopt;
+  int index = -1;
+  const char* const end = text.data() + text.size();
+  const auto [stop, error] = std::from_chars(text.data() + kPrefix, end, index);
+  if (error != std::errc() || stop != end || index < 0 || index >= kMaxCudaDevices) {
+    return std::nullopt;
+  }
+  return DeviceChoice{.kind = Kind::kCuda, .index = index};
+}
+
+void Reader::ReadDevice() {
+  if (const auto device = ParseDevice(proto_.device())) {
+    config_.device = *device;
+    return;
+  }
+  errors_.Add(place_.Line("device"),
+              absl::StrCat("device \"", Escape(proto_.device()),
+                           "\" is none of \"auto\", \"cpu\" and \"cuda:N\" with N from 0 to ",
+                           kMaxCudaDevices - 1));
+}
+
+void Reader::ReadPrecision() {
+  switch (proto_.precision()) {
+    case v1::FP32:
+      config_.precision = Precision::kFloat32;
+      break;
+    case v1::BF16:
+      config_.precision = Precision::kBFloat16;
+      break;
+    case v1::FP16:
+      config_.precision = Precision::kFloat16;
+      if (config_.device.kind == DeviceChoice::Kind::kCpu) {
+        errors_.Add(place_.Line("precision"),
+                    "precision FP16 does not exist on the CPU: use FP32 or BF16 there");
+      }
+      break;
+    case v1::AS_SAVED:
+      config_.precision = Precision::kAsSaved;
+      break;
+    default:
+      break;
+  }
+}
+
+// What keeps requests from sharing a batch; empty where nothing does.
+std::string Reader::BatchingObstacle() const {
+  if (const auto* network = std::get_if<network::Network>(&config_.graph)) {
+    return network->batching_obstacle();
+  }
+  if (HasFreeFirstDimension(config_.inputs) && HasFreeFirstDimension(config_.outputs)) return "";
+  return "some input or output has no free (-1) first dimension";
+}
+
+void Reader::ReadBatching() {
+  const Place place = place_.In("batching", proto_.batching());
+  ReadMaxBatchSize(place);
+  ReadQueue(place);
+}
+
+void Reader::ReadMaxBatchSize(const Place& place) {
+  const v1::Batching& batching = proto_.batching();
+  Batching& out = config_.batching;
+  // A network that did not build says nothing about batches; its own errors come first.
+  const auto* const network = std::get_if<network::Network>(&config_.graph);
+  const bool known = network == nullptr || !network->steps().empty();
+  const std::string obstacle = known ? BatchingObstacle() : "";
+  if (!batching.has_max_batch_size()) {
+    out.max_batch_size = obstacle.empty() ? kDefaultMaxBatchSize : 0;
+  } else {
+    out.max_batch_size = batching.max_batch_size();
+    const int line = place.Line("max_batch_size");
+    if (out.max_batch_size > kLargestBatchSize) {
+      errors_.Add(line, absl::StrCat("max_batch_size is ", out.max_batch_size, ", the most is ",
+                                     kLargestBatchSize));
+    } else if (out.max_batch_size > 0 && !obstacle.empty()) {
+      errors_.Add(line, absl::StrCat("max_batch_size is ", out.max_batch_size,
+                                     ", but requests cannot share a batch: ", obstacle));
+    }
+  }
+  for (int i = 0; i < batching.preferred_batch_size_size(); ++i) {
+    const std::int64_t size = batching.preferred_batch_size(i);
+    if (size < 1 || size > out.max_batch_size) {
+      errors_.Add(
+          place.Line("preferred_batch_size", i),
+          absl::StrCat("preferred_batch_size is ", size,
+                       ", it must be from 1 to max_batch_size, which is ", out.max_batch_size));
+    }
+    out.preferred_batch_sizes.push_back(size);
+  }
+}
+
+void Reader::ReadQueue(const Place& place) {
+  const v1::Batching& batching = proto_.batching();
+  Batching& out = config_.batching;
+  const std::uint64_t delay_us = batching.max_queue_delay_microseconds();
+  if (delay_us > static_cast<std::uint64_t>(absl::ToInt64Microseconds(kLongestQueueDelay))) {
+    errors_.Add(place.Line("max_queue_delay_microseconds"),
+                absl::StrCat("max_queue_delay_microseconds is ", delay_us, ", the most is ",
+                             absl::ToInt64Microseconds(kLongestQueueDelay)));
+  } else {
+    out.max_queue_delay = absl::Microseconds(static_cast<std::int64_t>(delay_us));
+  }
+  if (delay_us > 0 && out.max_batch_size == 0) {
+    errors_.Add(place.Line("max_queue_delay_microseconds"),
+                "max_queue_delay_microseconds has no meaning while max_batch_size is 0: nothing is "
+                "put together");
+  }
+  if (batching.has_max_queue_size()) {
+    out.max_queue_size = batching.max_queue_size();
+    if (out.max_queue_size == 0) {
+      errors_.Add(place.Line("max_queue_size"), "max_queue_size is 0, the least is 1");
+    }
+  }
+  if (batching.has_max_queue_bytes()) {
+    out.max_queue_bytes = batching.max_queue_bytes();
+    if (out.max_queue_bytes == 0) {
+      errors_.Add(place.Line("max_queue_bytes"), "max_queue_bytes is 0, the least is 1");
+    }
+  }
+}
+
+void Reader::ReadCheckpoints() {
+  const v1::Checkpoints& checkpoints = proto_.checkpoints();
+  const Place place = place_.In("checkpoints", checkpoints);
+  Checkpoints& out = config_.checkpoints;
+  const std::string folder = checkpoints.folder().empty() ? "checkpoints" : checkpoints.folder();
+  if (folder.size() > kMaxFolderBytes || folder.find('\0') != std::string::npos) {
+    errors_.Add(place.Line("folder"), "checkpoints.folder is no path");
+  } else if (HasDotDot(folder)) {
+    errors_.Add(place.Line("folder"),
+                absl::StrCat("checkpoints.folder \"", Escape(folder),
+                             "\" must not contain \"..\": give a path below the model's folder or "
+                             "an absolute one"));
+  }
+  out.folder = Resolve(folder);
+  out.state_dict_key = checkpoints.state_dict_key();
+  out.strip_prefix = checkpoints.strip_prefix();
+  out.require_crc = checkpoints.require_crc();
+  out.reject_unknown_classes = checkpoints.reject_unknown_classes();
+
+  const auto read_ms = [&](const char* field, std::uint64_t value, absl::Duration& duration) {
+    const auto most = static_cast<std::uint64_t>(absl::ToInt64Milliseconds(kLongestSettling));
+    if (value > most) {
+      errors_.Add(place.Line(field), absl::StrCat(field, " is ", value, ", the most is ", most));
+    } else {
+      duration = absl::Milliseconds(static_cast<std::int64_t>(value));
+    }
+  };
+  if (checkpoints.has_settle_time_ms()) {
+    read_ms("settle_time_ms", checkpoints.settle_time_ms(), out.settle_time);
+  }
+  if (checkpoints.has_torn_timeout_ms()) {
+    read_ms("torn_timeout_ms", checkpoints.torn_timeout_ms(), out.torn_timeout);
+  }
+}
+
+void Reader::ReadVersion() {
+  const v1::VersionPolicy& version = proto_.version();
+  const Place place = place_.In("version", version);
+  switch (version.from()) {
+    case v1::VersionPolicy::NAME:
+      config_.version.from = VersionSource::kName;
+      break;
+    case v1::VersionPolicy::MTIME:
+      config_.version.from = VersionSource::kMtime;
+      break;
+    default:
+      break;
+  }
+  config_.version.pattern = version.pattern();
+  if (version.pattern().empty()) return;
+  if (version.from() == v1::VersionPolicy::MTIME) {
+    errors_.Add(place.Line("pattern"),
+                "version: pattern reads names, but from is MTIME: remove one of them");
+  }
+  CheckPattern(place);
+}
+
+void Reader::CheckPattern(const Place& place) {
+  const std::string& pattern = config_.version.pattern;
+  const int line = place.Line("pattern");
+  const std::string subject = absl::StrCat("version: pattern \"", Escape(pattern), "\"");
+  if (pattern.size() > kMaxPatternBytes) {
+    errors_.Add(line, absl::StrCat("version: pattern has ", pattern.size(), " bytes, the most is ",
+                                   kMaxPatternBytes));
+    return;
+  }
+  try {
+    const std::regex regex(pattern, std::regex::ECMAScript);
+    if (regex.mark_count() != 1) {
+      errors_.Add(line, absl::StrCat(subject, " has ", regex.mark_count(),
+                                     " groups, it needs exactly one: the version's digits, as in "
+                                     "step-(\\\\d+)"));
+    }
+  } catch (const std::regex_error& error) {
+    errors_.Add(line,
+                absl::StrCat(subject, " is no ECMAScript regular expression: ", error.what()));
+  }
+}
+
+void Reader::ReadWarmUp() {
+  const v1::WarmUp& warm_up = proto_.warm_up();
+  const Place place = place_.In("warm_up", warm_up);
+  const std::int64_t most = config_.batching.max_batch_size;
+  WarmUp& out = config_.warm_up;
+  if (warm_up.batch_size().empty()) {
+    out.batch_sizes.push_back(1);
+    if (most > 1) out.batch_sizes.push_back(most);
+  } else if (most == 0) {
+    errors_.Add(place.Line("batch_size"),
+                "warm_up: batch_size has no meaning while max_batch_size is 0: free_dim stands for "
+                "every free dimension");
+  }
+  for (int i = 0; i < warm_up.batch_size_size(); ++i) {
+    const std::int64_t size = warm_up.batch_size(i);
+    if (most > 0 && (size < 1 || size > most)) {
+      errors_.Add(place.Line("batch_size", i),
+                  absl::StrCat("warm_up: batch_size is ", size,
+                               ", it must be from 1 to max_batch_size, which is ", most));
+    }
+    out.batch_sizes.push_back(size);
+  }
+  if (!warm_up.has_free_dim()) return;
+  out.free_dim = warm_up.free_dim();
+  if (out.free_dim < 1 || out.free_dim > kLargestFreeDim) {
+    errors_.Add(place.Line("free_dim"), absl::StrCat("warm_up: free_dim is ", out.free_dim,
+                                                     ", it must be from 1 to ", kLargestFreeDim));
+  }
+}
+
+void Reader::ReadArenas() {
+  if (!proto_.has_arenas()) return;
+  if (proto_.arenas() != 1 && proto_.arenas() != 2) {
+    errors_.Add(place_.Line("arenas"),
+                absl::StrCat("arenas is ", proto_.arenas(), ", it can be 1 or 2"));
+    return;
+  }
+  config_.arenas = static_cast<int>(proto_.arenas());
+}
+
+void Reader::ReadTrainingState() {
+  switch (proto_.training_state()) {
+    case v1::OPEN_FILE:
+      config_.training_state = TrainingState::kOpenFile;
+      break;
+    case v1::NONE:
+      config_.training_state = TrainingState::kNone;
+      break;
+    default:
+      config_.training_state = TrainingState::kSpool;
+      break;
+  }
+}
+
+// "models/." and "models/.." have names too, only not in the text.
+std::string Named(const std::string& folder) {
+  const std::filesystem::path path(folder);
+  const auto last = path.has_filename() ? path.filename() : path.parent_path().filename();
+  if (last != "." && last != "..") return folder;
+  std::error_code error;
+  const std::filesystem::path real = std::filesystem::canonical(path, error);
+  return error ? folder : real.string();
+}
+
+}  // namespace
+
+absl::StatusOr<ModelConfig> ParseModelConfig(std::string_view text, const std::string& folder) {
+  ConfigErrors errors;
+  v1::ModelConfig proto;
+  Locations locations;
+  if (!ParseTextProto(text, proto, locations, errors)) return errors.ToStatus();
+  const Place place(proto, &locations);
+  ModelConfig config = Reader(proto, place, errors).Read(folder);
+  if (absl::Status status = errors.ToStatus(); !status.ok()) return status;
+  return config;
+}
+
+absl::StatusOr<ModelConfig> LoadModelConfig(const std::string& folder) {
+  const std::string named = Named(folder);
+  RELIGHT_ASSIGN_OR_RETURN(
+      const std::string text,
+      ReadSmallFile((std::filesystem::path(named) / "model.textproto").string(), kMaxConfigBytes));
+  return ParseModelConfig(text, named);
+}
+
+}  // namespace relight::config

@@ -1,0 +1,233 @@
+// Configs that are right, and what becomes of them.
+#include "server/config/model_config.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <fstream>
+#include <sstream>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+
+namespace relight::config {
+namespace {
+
+using ::testing::ElementsAre;
+using Shape = std::vector<std::int64_t>;
+
+constexpr char kSimpleNet[] = R"(
+network {
+  layer { name: "fc1" linear { in_features: 10 out_features: 5 } }
+  layer { relu {} }
+  layer { name: "fc2" linear { out_features: 2 } }
+})";
+
+ModelConfig MustParse(std::string_view text, const std::string& folder = "models/net") {
+  absl::StatusOr<ModelConfig> config = ParseModelConfig(text, folder);
+  EXPECT_TRUE(config.ok()) << config.status();
+  return config.ok() ? *std::move(config) : ModelConfig();
+}
+
+std::string TestData(const std::string& name) {
+  std::ifstream file(absl::StrCat(RELIGHT_TEST_DATA, "/", name));
+  std::stringstream text;
+  text << file.rdbuf();
+  return text.str();
+}
+
+TEST(ModelConfigTest, ThreeLinesAreEnoughForSimpleNet) {
+  const ModelConfig config = MustParse(kSimpleNet);
+  EXPECT_EQ(config.name, "net");
+  EXPECT_EQ(config.folder, "models/net");
+  ASSERT_EQ(config.inputs.size(), 1u);
+  EXPECT_EQ(config.inputs[0].name, "input");
+  EXPECT_EQ(config.inputs[0].shape, (Shape{-1, 10}));
+  ASSERT_EQ(config.outputs.size(), 1u);
+  EXPECT_EQ(config.outputs[0].name, "output");
+  EXPECT_EQ(config.outputs[0].shape, (Shape{-1, 2}));
+  EXPECT_EQ(std::get<network::Network>(config.graph).parameters().size(), 4u);
+}
+
+TEST(ModelConfigTest, DefaultsAreFilledIn) {
+  const ModelConfig config = MustParse(kSimpleNet);
+  EXPECT_EQ(config.batching.max_batch_size, 32);
+  EXPECT_TRUE(config.batching.preferred_batch_sizes.empty());
+  EXPECT_EQ(config.batching.max_queue_delay, absl::ZeroDuration());
+  EXPECT_EQ(config.batching.max_queue_size, 1024);
+  EXPECT_EQ(config.batching.max_queue_bytes, std::uint64_t{256} << 20);
+  EXPECT_EQ(config.device.kind, DeviceChoice::Kind::kAuto);
+  EXPECT_FALSE(config.precision.has_value());
+  EXPECT_EQ(config.checkpoints.folder, "models/net/checkpoints");
+  EXPECT_EQ(config.checkpoints.settle_time, absl::Seconds(1));
+  EXPECT_EQ(config.checkpoints.torn_timeout, absl::Seconds(30));
+  EXPECT_FALSE(config.checkpoints.require_crc);
+  EXPECT_EQ(config.version.from, VersionSource::kAuto);
+  EXPECT_THAT(config.warm_up.batch_sizes, ElementsAre(1, 32));
+  EXPECT_EQ(config.warm_up.free_dim, 1);
+  EXPECT_FALSE(config.allow_non_finite);
+  EXPECT_EQ(config.arenas, 2);
+  EXPECT_EQ(config.training_state, TrainingState::kSpool);
+}
+
+TEST(ModelConfigTest, EveryFieldArrives) {
+  const ModelConfig config = MustParse(TestData("configs/everything.textproto"), "/srv/m/net/");
+  EXPECT_EQ(config.name, "net");
+  EXPECT_EQ(config.batching.max_batch_size, 16);
+  EXPECT_THAT(config.batching.preferred_batch_sizes, ElementsAre(4, 8));
+  EXPECT_EQ(config.batching.max_queue_delay, absl::Microseconds(500));
+  EXPECT_EQ(config.batching.max_queue_size, 100);
+  EXPECT_EQ(config.batching.max_queue_bytes, 1000000u);
+  EXPECT_EQ(config.device.kind, DeviceChoice::Kind::kCuda);
+  EXPECT_EQ(config.device.index, 1);
+  EXPECT_EQ(config.precision, Precision::kBFloat16);
+  EXPECT_EQ(config.checkpoints.folder, "/srv/m/net/weights/new");
+  EXPECT_EQ(config.checkpoints.state_dict_key, "ema/state_dict");
+  EXPECT_EQ(config.checkpoints.strip_prefix, "net.");
+  EXPECT_EQ(config.checkpoints.settle_time, absl::Milliseconds(250));
+  EXPECT_EQ(config.checkpoints.torn_timeout, absl::Seconds(5));
+  EXPECT_TRUE(config.checkpoints.require_crc);
+  EXPECT_TRUE(config.checkpoints.reject_unknown_classes);
+  EXPECT_EQ(config.version.from, VersionSource::kName);
+  EXPECT_EQ(config.version.pattern, "step-(\\d+)");
+  EXPECT_TRUE(config.allow_non_finite);
+  EXPECT_THAT(config.warm_up.batch_sizes, ElementsAre(1, 2));
+  EXPECT_EQ(config.warm_up.free_dim, 7);
+  EXPECT_EQ(config.arenas, 1);
+  EXPECT_EQ(config.training_state, TrainingState::kOpenFile);
+  ASSERT_EQ(config.inputs.size(), 2u);
+  EXPECT_EQ(config.inputs[1].dtype, DType::kFloat64);
+  EXPECT_EQ(config.inputs[1].line, 3);
+  ASSERT_EQ(config.outputs.size(), 2u);
+  EXPECT_EQ(config.outputs[0].dtype, DType::kFloat16);
+  EXPECT_EQ(config.outputs[1].shape, (Shape{-1, 20}));
+}
+
+TEST(ModelConfigTest, EveryLayerArrives) {
+  const ModelConfig config = MustParse(TestData("configs/everything.textproto"));
+  const auto& steps = std::get<network::Network>(config.graph).steps();
+  ASSERT_EQ(steps.size(), 28u);
+  EXPECT_EQ(steps[0].layer.line, 7);
+
+  const auto& conv = std::get<network::Conv2d>(steps[0].layer.kind);
+  EXPECT_EQ(conv.in_channels, 3);
+  EXPECT_EQ(conv.out_channels, 8);
+  EXPECT_THAT(conv.kernel_size, ElementsAre(3, 5));
+  EXPECT_THAT(conv.stride, ElementsAre(2, 2));
+  EXPECT_THAT(conv.padding, ElementsAre(1, 2));
+  EXPECT_FALSE(conv.bias);
+  EXPECT_EQ(steps[0].shape, (Shape{-1, 8, 16, 16}));
+
+  const auto& norm = std::get<network::BatchNorm>(steps[1].layer.kind);
+  EXPECT_EQ(norm.spatial_dims, 2);
+  EXPECT_EQ(norm.eps, 0.001);
+  EXPECT_FALSE(norm.affine);
+  EXPECT_EQ(std::get<network::LeakyRelu>(steps[2].layer.kind).negative_slope, 0.2);
+
+  const auto& max = std::get<network::MaxPool2d>(steps[3].layer.kind);
+  EXPECT_THAT(max.stride, ElementsAre(2, 2));
+  EXPECT_TRUE(max.ceil_mode);
+  const auto& avg = std::get<network::AvgPool2d>(steps[4].layer.kind);
+  EXPECT_THAT(avg.stride, ElementsAre(2, 2)) << "the default is kernel_size";
+  EXPECT_FALSE(avg.count_include_pad);
+  EXPECT_THAT(std::get<network::AdaptiveAvgPool2d>(steps[5].layer.kind).output_size,
+              ElementsAre(1, 2));
+  EXPECT_EQ(std::get<network::Concat>(steps[7].layer.kind).dim, -1);
+  EXPECT_THAT(steps[7].layer.inputs, ElementsAre("flat", "extra"));
+  EXPECT_TRUE(std::get<network::Gelu>(steps[9].layer.kind).tanh);
+  EXPECT_EQ(std::get<network::Elu>(steps[10].layer.kind).alpha, 0.5);
+  EXPECT_EQ(std::get<network::Softplus>(steps[11].layer.kind).threshold, 10);
+  EXPECT_EQ(std::get<network::Hardtanh>(steps[12].layer.kind).max_val, 3);
+  EXPECT_EQ(std::get<network::Elementwise>(steps[13].layer.kind).op, network::ElementwiseOp::kAdd);
+  EXPECT_EQ(std::get<network::Elementwise>(steps[14].layer.kind).op, network::ElementwiseOp::kMul);
+  const network::ActivationOp ops[] = {
+      network::ActivationOp::kRelu,       network::ActivationOp::kRelu6,
+      network::ActivationOp::kSigmoid,    network::ActivationOp::kTanh,
+      network::ActivationOp::kSilu,       network::ActivationOp::kHardswish,
+      network::ActivationOp::kHardsigmoid};
+  for (std::size_t i = 0; i < std::size(ops); ++i) {
+    EXPECT_EQ(std::get<network::Activation>(steps[15 + i].layer.kind).op, ops[i]);
+  }
+  EXPECT_TRUE(std::holds_alternative<network::Identity>(steps[22].layer.kind)) << "dropout";
+  EXPECT_EQ(std::get<network::BatchNorm>(steps[24].layer.kind).spatial_dims, 1);
+  EXPECT_FALSE(std::get<network::Softmax>(steps[26].layer.kind).log);
+  EXPECT_TRUE(std::get<network::Softmax>(steps[27].layer.kind).log);
+}
+
+TEST(ModelConfigTest, ActivationsHavePyTorchsDefaults) {
+  const ModelConfig config = MustParse(R"(
+    input { name: "x" shape: [-1, 2] }
+    network {
+      layer { leaky_relu {} } layer { elu {} } layer { softplus {} } layer { hardtanh {} }
+      layer { gelu {} } layer { softmax {} } layer { dropout {} }
+    })");
+  const auto& steps = std::get<network::Network>(config.graph).steps();
+  EXPECT_EQ(std::get<network::LeakyRelu>(steps[0].layer.kind).negative_slope, 0.01);
+  EXPECT_EQ(std::get<network::Elu>(steps[1].layer.kind).alpha, 1.0);
+  EXPECT_EQ(std::get<network::Softplus>(steps[2].layer.kind).beta, 1.0);
+  EXPECT_EQ(std::get<network::Softplus>(steps[2].layer.kind).threshold, 20.0);
+  EXPECT_EQ(std::get<network::Hardtanh>(steps[3].layer.kind).min_val, -1.0);
+  EXPECT_FALSE(std::get<network::Gelu>(steps[4].layer.kind).tanh);
+  EXPECT_EQ(std::get<network::Softmax>(steps[5].layer.kind).dim, -1);
+}
+
+TEST(ModelConfigTest, TorchScriptIsResolvedBesideTheConfig) {
+  const ModelConfig config = MustParse(R"(
+    input { name: "x" datatype: "INT64" shape: [-1, 7] }
+    output { name: "y" datatype: "FP32" shape: [-1, 2] }
+    torchscript { file: "graph.pt" })");
+  const auto& graph = std::get<TorchScriptGraph>(config.graph);
+  EXPECT_EQ(graph.path, "models/net/graph.pt");
+  ASSERT_EQ(graph.inputs.size(), 1u);
+  EXPECT_EQ(graph.inputs[0].dtype, DType::kInt64);
+  EXPECT_EQ(graph.outputs[0].name, "y");
+  EXPECT_EQ(config.inputs[0].name, "x");
+  EXPECT_EQ(config.batching.max_batch_size, 32);
+}
+
+TEST(ModelConfigTest, NoBatchesByDefaultWhereTheyCannotBe) {
+  const ModelConfig fixed =
+      MustParse(R"(input { name: "x" shape: [1, 4] } network { layer { softmax {} } })");
+  EXPECT_EQ(fixed.batching.max_batch_size, 0);
+  EXPECT_THAT(fixed.warm_up.batch_sizes, ElementsAre(1));
+  const ModelConfig mixing =
+      MustParse(R"(input { name: "x" shape: [-1, 4] } network { layer { softmax { dim: 0 } } })");
+  EXPECT_EQ(mixing.batching.max_batch_size, 0);
+  const ModelConfig script = MustParse(R"(
+    input { name: "x" shape: [-1, 7] } output { name: "y" shape: [2] }
+    torchscript { file: "graph.pt" })");
+  EXPECT_EQ(script.batching.max_batch_size, 0);
+}
+
+TEST(ModelConfigTest, DevicesByName) {
+  const auto device = [](const std::string& name) {
+    return MustParse(absl::StrCat(kSimpleNet, " device: \"", name, "\"")).device;
+  };
+  EXPECT_EQ(device("auto").kind, DeviceChoice::Kind::kAuto);
+  EXPECT_EQ(device("cpu").kind, DeviceChoice::Kind::kCpu);
+  EXPECT_EQ(device("cuda:0").kind, DeviceChoice::Kind::kCuda);
+  EXPECT_EQ(device("cuda:127").index, 127);
+}
+
+TEST(ModelConfigTest, CheckpointsMayLieElsewhere) {
+  EXPECT_EQ(
+      MustParse(absl::StrCat(kSimpleNet, " checkpoints { folder: \"/mnt/w\" }")).checkpoints.folder,
+      "/mnt/w");
+}
+
+TEST(ModelConfigTest, EveryDatatypeOfTheProtocolIsKnown) {
+  for (const char* name : {"BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32",
+                           "INT64", "FP16", "BF16", "FP32", "FP64"}) {
+    const ModelConfig config =
+        MustParse(absl::StrCat("input { name: \"x\" datatype: \"", name,
+                               "\" shape: [-1] } output { name: \"y\" "
+                               "datatype: \"",
+                               name, "\" } network { layer { identity {} } }"));
+    EXPECT_EQ(config.inputs.at(0).dtype, DTypeFromProtocolName(name));
+  }
+}
+
+}  // namespace
+}  // namespace relight::config
