@@ -26,15 +26,16 @@ struct InputTensor {
   std::string name;
   DType dtype = DType::kFloat32;
   std::vector<std::int64_t> shape;
-  ByteSlices bytes;                 // Borrowed from InferRequest::keep_alive.
+  ByteSlices bytes;  // Borrowed from InferRequest::keep_alive.
 };
 
 struct InferRequest {
-  std::optional<std::int64_t> version;   // Absent: the newest that is served.
-  std::vector<InputTensor> inputs;       // In the client's order.
-  std::vector<std::string> outputs;      // Requested ones, in the client's order; empty: all.
+  std::optional<std::int64_t> version;  // Absent: the newest that is served.
+  std::vector<InputTensor> inputs;      // In the client's order.
+  std::vector<std::string> outputs;     // Requested ones, in the client's order; empty: all.
   absl::Time deadline = absl::InfiniteFuture();
-  absl::Duration queue_timeout = absl::InfiniteDuration();
+  absl::Duration queue_timeout = absl::InfiniteDuration();  // UNAVAILABLE where it passes.
+  // Accepted and not acted upon: without configured levels, requests are served as they come.
   std::uint64_t priority = 0;
   // Set by the transport when the client has gone; work that has not started is then dropped.
   std::shared_ptr<const std::atomic<bool>> cancelled;
