@@ -13,7 +13,7 @@ namespace relight::model {
 
 struct HostTensor {
   DType dtype = DType::kFloat32;
-  std::vector<std::int64_t> shape;        // No free dimensions.
+  std::vector<std::int64_t> shape;  // No free dimensions.
   // Row-major, little-endian. Keeps the bytes alive; whoever holds a copy may read them.
   std::shared_ptr<const std::byte> data;
   std::uint64_t size_bytes = 0;

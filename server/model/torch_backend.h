@@ -19,8 +19,8 @@ std::unique_ptr<GraphFactory> MakeTorchBackend(const TorchSettings& settings);
 
 struct BackendInfo {
   std::string libtorch_version;
-  std::string blas;           // "OpenBLAS SkylakeX", "reference", ...
-  bool slow_blas = false;     // The reference BLAS: some 30 times slower.
+  std::string blas;        // "OpenBLAS SkylakeX", "reference", ...
+  bool slow_blas = false;  // The reference BLAS: some 30 times slower.
   int cuda_devices = 0;
 };
 BackendInfo DescribeBackend();

@@ -1,0 +1,38 @@
+// What surrounds every forward: host tensors in, LibTorch's tensors through a computation, host
+// tensors out.
+#ifndef RELIGHT_SERVER_MODEL_EXECUTION_H_
+#define RELIGHT_SERVER_MODEL_EXECUTION_H_
+
+#include <ATen/core/Tensor.h>
+
+#include <vector>
+
+#include "absl/functional/function_ref.h"
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "server/model/device.h"
+#include "server/model/host_tensor.h"
+#include "server/network/tensor_spec.h"
+
+namespace relight::model {
+
+struct Signature {
+  std::vector<TensorSpec> inputs;
+  std::vector<TensorSpec> outputs;
+};
+
+// Gets the inputs on the device, in the types in which they travel (UINT16 as int32, ...); they may
+// be views of the caller's memory and must not be written to. Returns the outputs, one per spec, in
+// any type of the same category; may alias what it likes. May throw.
+using Computation =
+    absl::FunctionRef<std::vector<at::Tensor>(const std::vector<at::Tensor>& inputs)>;
+
+// Thread-safe. The results own their memory. INVALID_ARGUMENT for inputs that are not as
+// `signature` says, INTERNAL for outputs that are not; else as BoundModel::Forward.
+absl::StatusOr<std::vector<HostTensor>> Execute(Device& device, const Signature& signature,
+                                                absl::Span<const HostTensor> inputs,
+                                                Computation computation);
+
+}  // namespace relight::model
+
+#endif  // RELIGHT_SERVER_MODEL_EXECUTION_H_

@@ -1,0 +1,183 @@
+#include "server/model/torchscript_checks.h"
+
+#include <ATen/core/function_schema.h>
+#include <torch/csrc/jit/ir/constants.h>
+#include <torch/csrc/jit/ir/ir.h>
+#include <torch/csrc/jit/passes/inliner.h>
+
+#include <algorithm>
+#include <memory>
+#include <optional>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "base/escape.h"
+#include "server/model/torch_types.h"
+
+namespace relight::model {
+namespace {
+
+ParameterSpec SpecOf(std::string name, const at::Tensor& tensor, bool buffer) {
+  ParameterSpec spec;
+  const std::optional<DType> dtype = FromScalarType(tensor.scalar_type());
+  TORCH_CHECK(dtype && tensor.layout() == at::kStrided && !tensor.is_quantized(), name,
+              " is of type ", tensor.toString(), ", which no checkpoint can replace");
+  spec.shape = tensor.sizes().vec();
+  spec.dtype = IsFloatingPoint(*dtype) ? DType::kFloat32 : *dtype;
+  spec.buffer = buffer;
+  // Batch norms count batches; files from before they did are still good.
+  constexpr std::string_view kCounter = "num_batches_tracked";
+  spec.required = !(buffer && spec.shape.empty() && name.ends_with(kCounter));
+  spec.name = std::move(name);
+  return spec;
+}
+
+// A submodule that is still to be looked at.
+struct Pending {
+  torch::jit::Module module;
+  std::vector<std::string> path;
+};
+
+void AppendOwnSlots(const Pending& at, bool buffers, std::vector<ParameterSlot>& slots) {
+  const c10::ClassTypePtr type = at.module.type();
+  for (std::size_t i = 0; i < type->numAttributes(); ++i) {
+    const c10::IValue value = at.module._ivalue()->getSlot(i);
+    if (!value.isTensor() || !(buffers ? type->is_buffer(i) : type->is_parameter(i))) continue;
+    const std::string attribute = type->getAttributeName(i);
+    std::vector<std::string> full = at.path;
+    full.push_back(attribute);
+    slots.push_back({at.path, attribute,
+                     SpecOf(absl::StrJoin(full, "."), value.toTensor(), buffers),
+                     value.toTensor()});
+  }
+}
+
+bool TakesTensor(const c10::Argument& argument) {
+  return c10::TensorType::get()->isSubtypeOf(*argument.type());
+}
+
+// How many outputs a return type stands for; nullopt where only running it can tell. Adds to
+// `problems` where some would not be tensors.
+std::optional<std::size_t> CountOutputs(const c10::TypePtr& type,
+                                        std::vector<std::string>& problems) {
+  const c10::TypePtr tensor = c10::TensorType::get();
+  if (type->isSubtypeOf(*tensor)) return 1;
+  if (const auto list = type->cast<c10::ListType>()) {
+    if (list->getElementType()->isSubtypeOf(*tensor)) return std::nullopt;
+  }
+  if (const auto tuple = type->cast<c10::TupleType>()) {
+    const auto& elements = tuple->elements();
+    const bool tensors = std::all_of(elements.begin(), elements.end(), [&](const auto& element) {
+      return element->isSubtypeOf(*tensor);
+    });
+    if (tensors) return elements.size();
+  }
+  problems.push_back(absl::StrCat("forward() returns ", Escape(type->str()),
+                                  ", not a tensor, a tuple of tensors or a list of tensors"));
+  return std::nullopt;
+}
+
+bool IsTrue(torch::jit::Node* node, const char* input) {
+  const auto value = torch::jit::toIValue(node->namedInput(input));
+  return value && value->isBool() && value->toBool();
+}
+
+// The operator's name where the node behaves as in training, whatever eval() says.
+std::optional<std::string> TrainingOperator(torch::jit::Node* node) {
+  static const std::vector<std::string> kDropouts = {"aten::dropout",
+                                                     "aten::dropout_",
+                                                     "aten::feature_dropout",
+                                                     "aten::feature_dropout_",
+                                                     "aten::alpha_dropout",
+                                                     "aten::alpha_dropout_",
+                                                     "aten::feature_alpha_dropout",
+                                                     "aten::feature_alpha_dropout_"};
+  const std::string kind = node->kind().toQualString();
+  if (std::find(kDropouts.begin(), kDropouts.end(), kind) != kDropouts.end()) {
+    return IsTrue(node, "train") ? std::optional(kind) : std::nullopt;
+  }
+  // A batch norm without running statistics measures its batch in eval mode too.
+  if (kind == "aten::batch_norm" && IsTrue(node, "training") &&
+      !node->namedInput("running_mean")->mustBeNone()) {
+    return kind;
+  }
+  return std::nullopt;
+}
+
+}  // namespace
+
+std::vector<ParameterSlot> FindParameterSlots(const torch::jit::Module& module) {
+  std::vector<ParameterSlot> slots;
+  std::vector<Pending> pending{{module, {}}};
+  while (!pending.empty()) {
+    const Pending at = std::move(pending.back());
+    pending.pop_back();
+    AppendOwnSlots(at, /*buffers=*/false, slots);
+    AppendOwnSlots(at, /*buffers=*/true, slots);
+    const c10::ClassTypePtr type = at.module.type();
+    for (std::size_t i = type->numAttributes(); i-- > 0;) {
+      const c10::IValue value = at.module._ivalue()->getSlot(i);
+      if (!value.isModule()) continue;
+      std::vector<std::string> path = at.path;
+      path.push_back(type->getAttributeName(i));
+      pending.push_back({value.toModule(), std::move(path)});
+    }
+  }
+  return slots;
+}
+
+void SetSlot(const torch::jit::Module& module, const ParameterSlot& slot,
+             const at::Tensor& tensor) {
+  torch::jit::Module at = module;
+  for (const std::string& name : slot.path) at = at.attr(name).toModule();
+  at.setattr(slot.attribute, tensor);
+}
+
+absl::Status CheckForwardSchema(const torch::jit::Module& module, const Signature& signature) {
+  const auto method = module.find_method("forward");
+  if (!method) return absl::InvalidArgumentError("the module has no forward()");
+  const c10::FunctionSchema& schema = method->function().getSchema();
+  std::vector<std::string> problems;
+  const std::vector<c10::Argument>& arguments = schema.arguments();  // The first is self.
+  std::size_t needed = 0;
+  for (std::size_t i = 1; i < arguments.size(); ++i) {
+    if (!arguments[i].default_value()) needed = i;
+    if (i <= signature.inputs.size() && !TakesTensor(arguments[i])) {
+      problems.push_back(absl::StrCat("forward()'s argument ", Escape(arguments[i].name()), " is ",
+                                      Escape(arguments[i].type()->str()), ", not a tensor"));
+    }
+  }
+  if (signature.inputs.size() < needed || signature.inputs.size() + 1 > arguments.size()) {
+    problems.push_back(absl::StrCat("forward() takes ", arguments.size() - 1,
+                                    " inputs, the config declares ", signature.inputs.size()));
+  }
+  const std::optional<std::size_t> outputs = CountOutputs(schema.returns().at(0).type(), problems);
+  if (outputs && *outputs != signature.outputs.size()) {
+    problems.push_back(absl::StrCat("forward() returns ", *outputs,
+                                    " outputs, the config declares ", signature.outputs.size()));
+  }
+  if (problems.empty()) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrJoin(problems, "; "));
+}
+
+absl::Status CheckTracedForEvaluation(const torch::jit::Module& module) {
+  const std::shared_ptr<torch::jit::Graph> graph = module.get_method("forward").graph()->copy();
+  torch::jit::Inline(*graph);
+  std::vector<torch::jit::Block*> pending{graph->block()};
+  while (!pending.empty()) {
+    torch::jit::Block* const block = pending.back();
+    pending.pop_back();
+    for (torch::jit::Node* const node : block->nodes()) {
+      if (const auto name = TrainingOperator(node)) {
+        return absl::InvalidArgumentError(
+            absl::StrCat("the archive was traced in training mode (its ", *name,
+                         " trains); call model.eval() before torch.jit.trace and export it again"));
+      }
+      for (torch::jit::Block* const inner : node->blocks()) pending.push_back(inner);
+    }
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace relight::model
