@@ -1,0 +1,78 @@
+// What people read on a terminal: tables, colours, sizes and ages, a progress bar.
+#ifndef RELIGHT_CLIENT_CTL_OUTPUT_H_
+#define RELIGHT_CLIENT_CTL_OUTPUT_H_
+
+#include <cstdint>
+#include <cstdio>
+#include <functional>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/time/time.h"
+
+namespace relight::ctl {
+
+enum class Color : std::uint8_t { kNone, kBold, kDim, kRed, kGreen, kYellow };
+
+// `text` between the terminal's colour codes; as it is where `enabled` is false.
+std::string Paint(std::string_view text, Color color, bool enabled);
+
+// Rows of cells, padded so that columns align; no blanks at the end of a line.
+class Table {
+ public:
+  struct Cell {
+    // Implicit, so that a row reads as a list of texts.
+    Cell(std::string cell_text, Color cell_color = Color::kNone)
+        : text(std::move(cell_text)), color(cell_color) {}
+    std::string text;
+    Color color;
+  };
+
+  explicit Table(std::vector<std::string> header) : header_(std::move(header)) {}
+  void Add(std::vector<Cell> row) { rows_.push_back(std::move(row)); }
+  std::string Render(bool color) const;
+
+ private:
+  std::vector<std::string> header_;
+  std::vector<std::vector<Cell>> rows_;
+};
+
+// Text from a server as it may go to a terminal: control characters are escaped.
+std::string Printable(std::string_view text);
+// The same on one line, for a table.
+std::string OneLine(std::string_view text);
+
+std::string FormatBytes(std::uint64_t bytes);     // "1.4 MiB"
+std::string FormatAge(absl::Duration age);        // "3m", "2h", "5d"
+std::string FormatTime(absl::Time time);          // Local, to the second.
+std::string FormatTimeForJson(absl::Time time);   // RFC 3339, UTC, to the millisecond.
+std::string ShortDigest(std::string_view digest);  // The first 12 digits; "-" for none.
+std::string OrDash(std::string_view text);
+
+// Draws "name  [#####     ]  52%  1.0 GiB of 2.0 GiB" on stderr, once a second has passed and only
+// where stderr is a terminal. Erases itself.
+class ProgressBar {
+ public:
+  explicit ProgressBar(std::string name);
+  ~ProgressBar();
+  ProgressBar(const ProgressBar&) = delete;
+  ProgressBar& operator=(const ProgressBar&) = delete;
+
+  void Update(std::uint64_t done_bytes, std::uint64_t total_bytes);
+
+ private:
+  const std::string name_;
+  const bool enabled_;
+  const absl::Time started_;
+  absl::Time drawn_ = absl::InfinitePast();
+};
+
+// The bar's text at a width of its own; pure.
+std::string RenderProgress(std::string_view name, std::uint64_t done_bytes,
+                           std::uint64_t total_bytes);
+
+}  // namespace relight::ctl
+
+#endif  // RELIGHT_CLIENT_CTL_OUTPUT_H_

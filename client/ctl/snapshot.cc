@@ -1,0 +1,89 @@
+#include <nlohmann/json.hpp>
+
+#include "absl/strings/str_cat.h"
+#include "base/status_macros.h"
+#include "client/ctl/admin_json.h"
+#include "client/ctl/command.h"
+#include "client/ctl/output.h"
+
+namespace relight::ctl {
+namespace {
+
+using client::SnapshotOptions;
+using client::SnapshotResult;
+
+constexpr char kDetails[] =
+    R"(Writes what a model serves as a checkpoint that torch.load opens and training resumes from: the
+weights, and the optimizer and whatever else came with them. PATH lies below the server's snapshot
+folder (--snapshot-dir); without one the server names the file. An existing file is refused unless
+--overwrite is given.
+
+Prints the path, size and SHA-256 of the file, and what of the checkpoint could not be carried. The
+first line is the path alone.
+
+examples:
+  relightctl snapshot simplenet
+  relightctl snapshot simplenet kept/best.pt --overwrite --weights-only
+  relightctl snapshot simplenet --json | jq -r .path
+)";
+
+absl::StatusOr<SnapshotOptions> MakeOptions(const Session& session) {
+  SnapshotOptions options;
+  if (session.arguments().positionals().size() > 1) options.path = session.positional(1);
+  RELIGHT_ASSIGN_OR_RETURN(options.version, session.GetInteger("version"));
+  options.overwrite = session.arguments().Has("overwrite");
+  options.weights_only = session.arguments().Has("weights-only");
+  options.lossless = session.arguments().Has("lossless");
+  return options;
+}
+
+std::string Describe(const SnapshotResult& result) {
+  std::string text = absl::StrCat(
+      Printable(result.path), "\n  size       ", FormatBytes(result.size_bytes), " (",
+      result.size_bytes, " bytes)\n  sha256     ", Printable(result.file_sha256),
+      "\n  version    ", result.version, ", generation ", result.generation, "\n  digest     ",
+      Printable(result.weights_digest), "\n  training   ",
+      result.training_state ? "with the state that came with the weights" : "weights only", "\n");
+  for (const std::string& left_out : result.left_out) {
+    absl::StrAppend(&text, "  left out   ", OneLine(left_out), "\n");
+  }
+  return text;
+}
+
+absl::Status Snapshot(Session& session) {
+  RELIGHT_ASSIGN_OR_RETURN(const SnapshotOptions options, MakeOptions(session));
+  RELIGHT_ASSIGN_OR_RETURN(client::AdminClient admin, session.ConnectAdmin());
+  absl::StatusOr<SnapshotResult> result = absl::UnknownError("");
+  {
+    ProgressBar bar(absl::StrCat("snapshot of ", OneLine(session.positional(0))));
+    result = admin.Snapshot(
+        session.positional(0), options,
+        [&](std::uint64_t written, std::uint64_t total) { bar.Update(written, total); },
+        session.Call(absl::InfiniteDuration()));
+  }
+  RELIGHT_RETURN_IF_ERROR(result.status());
+  if (session.json()) {
+    session.PrintJson(ToJson(*result));
+  } else {
+    session.Print(Describe(*result));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+Command SnapshotCommand() {
+  return {"snapshot",
+          "MODEL [PATH]",
+          1,
+          2,
+          "write what is served as a checkpoint",
+          kDetails,
+          {{"version", "N", "of this version, not the one that is served"},
+           {"overwrite", "", "replace an existing file"},
+           {"weights-only", "", "leave the training state out"},
+           {"lossless", "", "refuse rather than leave out what cannot be written"}},
+          Snapshot};
+}
+
+}  // namespace relight::ctl
