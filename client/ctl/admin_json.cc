@@ -17,7 +17,7 @@ Json OrNull(const std::optional<std::int64_t>& value) {
   return value.has_value() ? Json(*value) : Json(nullptr);
 }
 
-Json ToJson(const client::LoadedVersion& loaded) {
+Json LoadedToJson(const client::LoadedVersion& loaded) {
   return {{"version", loaded.version},
           {"generation", loaded.generation},
           {"state", std::string(Name(loaded.state))},
@@ -29,7 +29,7 @@ Json ToJson(const client::LoadedVersion& loaded) {
           {"training_state_reason", loaded.training_state_reason}};
 }
 
-Json ToJson(const client::Candidate& candidate) {
+Json CandidateToJson(const client::Candidate& candidate) {
   return {{"file", candidate.file},
           {"version", OrNull(candidate.version)},
           {"state", std::string(Name(candidate.state))},
@@ -38,10 +38,10 @@ Json ToJson(const client::Candidate& candidate) {
           {"modified_at", OrNull(candidate.modified_at)}};
 }
 
-template <typename Values>
-Json ToArray(const Values& values) {
+template <typename Value>
+Json ToArray(const std::vector<Value>& values, Json (*to_json)(const Value&)) {
   Json array = Json::array();
-  for (const auto& value : values) array.push_back(ToJson(value));
+  for (const Value& value : values) array.push_back(to_json(value));
   return array;
 }
 
@@ -60,15 +60,15 @@ Json ToJson(const client::ModelStatus& status) {
           {"last_good_load", OrNull(status.last_good_load)},
           {"version_rule", status.version_rule},
           {"device", status.device},
-          {"loaded", ToArray(status.loaded)},
-          {"candidates", ToArray(status.candidates)}};
+          {"loaded", ToArray(status.loaded, LoadedToJson)},
+          {"candidates", ToArray(status.candidates, CandidateToJson)}};
 }
 
 Json ToJson(const client::ServerStatus& status) {
   return {{"server_version", status.server_version},
           {"started_at", OrNull(status.started_at)},
           {"ready", status.ready},
-          {"models", ToArray(status.models)}};
+          {"models", ToArray<client::ModelStatus>(status.models, ToJson)}};
 }
 
 Json ToJson(const client::HistoryEntry& entry) {

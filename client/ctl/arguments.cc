@@ -78,8 +78,8 @@ class ArgumentParser {
       }
       if (!spec->value.empty() && !word.value.has_value()) {
         if (i + 1 == words.size()) {
-          problems_.push_back(absl::StrCat("--", word.name, " needs a value (",
-                                           std::string(spec->value), ")"));
+          problems_.push_back(
+              absl::StrCat("--", word.name, " needs a value (", std::string(spec->value), ")"));
           continue;
         }
         word.value = words[++i];

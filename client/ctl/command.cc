@@ -56,9 +56,9 @@ exit codes:
 
 const std::vector<Command>& Commands() {
   static const auto* const commands = new std::vector<Command>{
-      InitCommand(),   InferCommand(), StatusCommand(),   HistoryCommand(),
-      WatchCommand(),  ReloadCommand(), PinCommand(),     UnpinCommand(),
-      RollBackCommand(), UnloadCommand(), SnapshotCommand(), HealthCommand()};
+      InferCommand(),  StatusCommand(),   HistoryCommand(), WatchCommand(),
+      ReloadCommand(), PinCommand(),      UnpinCommand(),   RollBackCommand(),
+      UnloadCommand(), SnapshotCommand(), HealthCommand()};
   return *commands;
 }
 
@@ -89,8 +89,8 @@ std::string GlobalHelp() {
 }
 
 std::string CommandHelp(const Command& command) {
-  std::string help = absl::StrCat("usage: ", UsageLine(command), " [FLAGS]\n\n",
-                                  std::string(command.details));
+  std::string help =
+      absl::StrCat("usage: ", UsageLine(command), " [FLAGS]\n\n", std::string(command.details));
   if (!command.flags.empty()) absl::StrAppend(&help, "\nflags:\n", FlagLines(command.flags));
   absl::StrAppend(&help, "\nflags of every command:\n", FlagLines(GlobalFlags()));
   return help;
@@ -166,8 +166,10 @@ absl::Status Dispatch(std::vector<std::string> words) {
   const std::string name = words[*at];
   words.erase(words.begin() + static_cast<std::ptrdiff_t>(*at));
   if (name == "help") {
-    if (words.empty()) words.emplace_back("--help");
-    else words.insert(words.begin() + 1, "--help");
+    if (words.empty())
+      words.emplace_back("--help");
+    else
+      words.insert(words.begin() + 1, "--help");
     return Dispatch(std::move(words));
   }
   const Command* const command = FindCommand(name);
@@ -189,9 +191,9 @@ void Report(const absl::Status& status, bool json) {
   if (json) {
     const nlohmann::ordered_json error = {
         {"error", {{"code", IsUsageError(status) ? "USAGE" : code}, {"message", message}}}};
-    std::fprintf(stderr, "%s\n",
-                 error.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace)
-                     .c_str());
+    std::fprintf(
+        stderr, "%s\n",
+        error.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace).c_str());
     return;
   }
   if (IsUsageError(status)) {
@@ -211,10 +213,14 @@ int ExitCode(const absl::Status& status) {
   if (status.ok()) return 0;
   if (IsUsageError(status)) return 2;
   switch (status.code()) {
-    case absl::StatusCode::kUnavailable: return 3;
-    case absl::StatusCode::kNotFound: return 4;
-    case absl::StatusCode::kDeadlineExceeded: return 5;
-    default: return 1;
+    case absl::StatusCode::kUnavailable:
+      return 3;
+    case absl::StatusCode::kNotFound:
+      return 4;
+    case absl::StatusCode::kDeadlineExceeded:
+      return 5;
+    default:
+      return 1;
   }
 }
 

@@ -25,7 +25,6 @@ struct Command {
   std::function<absl::Status(Session&)> run;
 };
 
-Command InitCommand();
 Command InferCommand();
 Command StatusCommand();
 Command HistoryCommand();

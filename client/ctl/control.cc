@@ -120,8 +120,9 @@ absl::Status RunMethod(Session& session) {
 }  // namespace
 
 Command ReloadCommand() {
-  return {"reload",       "MODEL", 1, 1, "look at a model's folder now, and wait for the outcome",
-          kReloadDetails, {},      Reload};
+  return {
+      "reload",       "MODEL", 1,     1, "look at a model's folder now, and wait for the outcome",
+      kReloadDetails, {},      Reload};
 }
 
 Command PinCommand() {
@@ -129,18 +130,36 @@ Command PinCommand() {
 }
 
 Command UnpinCommand() {
-  return {"unpin",       "MODEL", 1, 1, "follow the newest checkpoint again",
-          kUnpinDetails, {},      RunMethod<&AdminClient::Unpin>};
+  return {"unpin",
+          "MODEL",
+          1,
+          1,
+          "follow the newest checkpoint again",
+          kUnpinDetails,
+          {},
+          RunMethod<&AdminClient::Unpin>};
 }
 
 Command RollBackCommand() {
-  return {"rollback",       "MODEL", 1, 1, "go back one version, and pin it",
-          kRollBackDetails, {},      RunMethod<&AdminClient::RollBack>};
+  return {"rollback",
+          "MODEL",
+          1,
+          1,
+          "go back one version, and pin it",
+          kRollBackDetails,
+          {},
+          RunMethod<&AdminClient::RollBack>};
 }
 
 Command UnloadCommand() {
-  return {"unload",       "MODEL", 1, 1, "stop serving a model until it is reloaded",
-          kUnloadDetails, {},      RunMethod<&AdminClient::Unload>};
+  return {"unload",
+          "MODEL",
+          1,
+          1,
+          "stop serving a model until it is reloaded",
+          kUnloadDetails,
+          {},
+          RunMethod<&AdminClient::Unload>};
 }
 
 }  // namespace relight::ctl

@@ -10,7 +10,8 @@ namespace {
 
 constexpr int kFp16MantissaBits = 10;
 constexpr int kFp16Bias = 15;
-constexpr float kFp16Overflow = 65520.0F;  // Halfway from the largest half to the next power of two.
+constexpr float kFp16Overflow =
+    65520.0F;  // Halfway from the largest half to the next power of two.
 
 }  // namespace
 
@@ -46,8 +47,8 @@ float Fp16ToFloat(std::uint16_t bits) {
   } else if (exponent == 0) {
     magnitude = std::ldexp(static_cast<float>(mantissa), 1 - kFp16Bias - kFp16MantissaBits);
   } else {
-    magnitude = std::ldexp(static_cast<float>(mantissa | 0x400),
-                           exponent - kFp16Bias - kFp16MantissaBits);
+    magnitude =
+        std::ldexp(static_cast<float>(mantissa | 0x400), exponent - kFp16Bias - kFp16MantissaBits);
   }
   return (bits & 0x8000) != 0 ? -magnitude : magnitude;
 }

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "absl/strings/str_cat.h"
@@ -14,6 +15,7 @@ using client::Health;
 
 constexpr absl::Duration kUsualTimeout = absl::Seconds(5);
 constexpr absl::Duration kUsualWait = absl::Seconds(60);
+constexpr absl::Duration kPause = absl::Milliseconds(100);
 
 constexpr char kDetails[] =
     R"(Asks the standard health service (grpc.health.v1) and prints "serving" or "not serving". Exits with
@@ -28,10 +30,14 @@ examples:
 
 std::string_view Name(Health health) {
   switch (health) {
-    case Health::kServing: return "serving";
-    case Health::kNotServing: return "not serving";
-    case Health::kServiceUnknown: return "unknown service";
-    case Health::kUnknown: break;
+    case Health::kServing:
+      return "serving";
+    case Health::kNotServing:
+      return "not serving";
+    case Health::kServiceUnknown:
+      return "unknown service";
+    case Health::kUnknown:
+      break;
   }
   return "unknown";
 }
@@ -54,8 +60,12 @@ absl::StatusOr<Health> WaitUntilServing(Session& session, Client& client,
         },
         options);
     if (health == Health::kServing) return health;
-  } while (absl::IsUnavailable(status) && absl::Now() < deadline);
-  return status;
+    // A server on its way down answers at once: do not ask it without pause.
+    absl::SleepFor(std::min(kPause, deadline - absl::Now()));
+  } while ((status.ok() || absl::IsUnavailable(status)) && absl::Now() < deadline);
+  if (!status.ok() && !absl::IsUnavailable(status)) return status;
+  return absl::DeadlineExceededError(
+      absl::StrCat(session.server(), " was not serving before the time was over"));
 }
 
 absl::Status CheckHealth(Session& session) {

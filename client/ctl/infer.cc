@@ -108,8 +108,8 @@ absl::Status SaveOutputs(const Session& session, const InferResponse& response) 
     }
     const Tensor* const output = response.Find(word.substr(0, equals));
     if (output == nullptr) {
-      return UsageError(absl::StrCat("--save: the answer has no output ",
-                                     Escape(word.substr(0, equals))));
+      return UsageError(
+          absl::StrCat("--save: the answer has no output ", Escape(word.substr(0, equals))));
     }
     RELIGHT_RETURN_IF_ERROR(Save(*output, word.substr(equals + 1)));
   }

@@ -140,8 +140,8 @@ absl::StatusOr<std::vector<std::int64_t>> FitShape(const InputContext& context,
       fits = fits && free == nullptr;
       free = &size;
     } else {
-      fits = fits && !__builtin_mul_overflow(row_bytes, static_cast<std::uint64_t>(size),
-                                             &row_bytes);
+      fits =
+          fits && !__builtin_mul_overflow(row_bytes, static_cast<std::uint64_t>(size), &row_bytes);
     }
   }
   if (!fits || row_bytes == 0 || size_bytes % row_bytes != 0) {

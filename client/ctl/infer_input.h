@@ -20,8 +20,8 @@ struct InputOptions {
   std::vector<std::string> datatypes;  // "x=FP32"
 };
 
-// The tensors to send: datatypes and missing shapes come from `metadata`. Usage errors for what does
-// not parse or has no matching input; NOT_FOUND for a file that is not there.
+// The tensors to send: datatypes and missing shapes come from `metadata`. Usage errors for what
+// does not parse or has no matching input; NOT_FOUND for a file that is not there.
 absl::StatusOr<std::vector<client::Tensor>> ReadInputs(const InputOptions& options,
                                                        const client::ModelMetadata& metadata);
 

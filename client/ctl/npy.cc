@@ -65,8 +65,8 @@ absl::StatusOr<DataType> ReadType(std::string_view header) {
   for (const NpyType& type : kTypes) {
     if (type.descr == descr) return type.datatype;
   }
-  return absl::InvalidArgumentError(absl::StrCat(
-      "the .npy file holds type '", Escape(descr), "'; numbers and booleans, little-endian, do"));
+  return absl::InvalidArgumentError(absl::StrCat("the .npy file holds type '", Escape(descr),
+                                                 "'; numbers and booleans, little-endian, do"));
 }
 
 absl::StatusOr<std::vector<std::int64_t>> ReadShape(std::string_view header) {
@@ -117,9 +117,9 @@ absl::StatusOr<std::string> FormatNpy(const client::Tensor& tensor) {
   RELIGHT_RETURN_IF_ERROR(tensor.Validate());
   for (const NpyType& type : kTypes) {
     if (type.datatype != tensor.datatype) continue;
-    std::string header =
-        absl::StrCat("{'descr': '", std::string(type.descr), "', 'fortran_order': False, 'shape': (",
-                     absl::StrJoin(tensor.shape, ", "), tensor.shape.size() == 1 ? ",), }" : "), }");
+    std::string header = absl::StrCat(
+        "{'descr': '", std::string(type.descr), "', 'fortran_order': False, 'shape': (",
+        absl::StrJoin(tensor.shape, ", "), tensor.shape.size() == 1 ? ",), }" : "), }");
     const std::size_t unpadded = kMagic.size() + 4 + header.size() + 1;
     header.append((kAlignment - unpadded % kAlignment) % kAlignment, ' ');
     header += '\n';

@@ -22,20 +22,27 @@ constexpr absl::Duration kRedrawInterval = absl::Milliseconds(100);
 
 std::string_view Code(Color color) {
   switch (color) {
-    case Color::kNone: return "";
-    case Color::kBold: return "\x1b[1m";
-    case Color::kDim: return "\x1b[2m";
-    case Color::kRed: return "\x1b[31m";
-    case Color::kGreen: return "\x1b[32m";
-    case Color::kYellow: return "\x1b[33m";
+    case Color::kNone:
+      return "";
+    case Color::kBold:
+      return "\x1b[1m";
+    case Color::kDim:
+      return "\x1b[2m";
+    case Color::kRed:
+      return "\x1b[31m";
+    case Color::kGreen:
+      return "\x1b[32m";
+    case Color::kYellow:
+      return "\x1b[33m";
   }
   return "";
 }
 
 // Columns that valid UTF-8 takes, near enough: one per code point.
 std::size_t Width(std::string_view text) {
-  return static_cast<std::size_t>(std::count_if(
-      text.begin(), text.end(), [](char c) { return (static_cast<unsigned char>(c) & 0xC0) != 0x80; }));
+  return static_cast<std::size_t>(std::count_if(text.begin(), text.end(), [](char c) {
+    return (static_cast<unsigned char>(c) & 0xC0) != 0x80;
+  }));
 }
 
 bool IsClean(std::string_view text) {
@@ -56,7 +63,8 @@ std::string Table::Render(bool color) const {
   std::vector<std::size_t> widths;
   for (const std::string& title : header_) widths.push_back(Width(title));
   for (const std::vector<Cell>& row : rows_) {
-    for (std::size_t i = 0; i < row.size(); ++i) widths[i] = std::max(widths[i], Width(row[i].text));
+    for (std::size_t i = 0; i < row.size(); ++i)
+      widths[i] = std::max(widths[i], Width(row[i].text));
   }
   std::string out;
   const auto add_line = [&](const std::vector<Cell>& cells) {
@@ -104,7 +112,7 @@ std::string FormatAge(absl::Duration age) {
   return absl::StrCat(absl::ToInt64Hours(age) / 24, "d");
 }
 
-std::string FormatTime(absl::Time time) {
+std::string FormatLocalTime(absl::Time time) {
   return absl::FormatTime("%Y-%m-%d %H:%M:%S", time, absl::LocalTimeZone());
 }
 
@@ -124,10 +132,9 @@ std::string RenderProgress(std::string_view name, std::uint64_t done_bytes,
   const double share =
       std::min(1.0, static_cast<double>(done_bytes) / static_cast<double>(total_bytes));
   const auto filled = static_cast<std::size_t>(share * kBarWidth);
-  return absl::StrFormat("%s  [%s%s]  %3d%%  %s of %s", std::string(name),
-                         std::string(filled, '#'), std::string(kBarWidth - filled, ' '),
-                         static_cast<int>(share * 100), FormatBytes(done_bytes),
-                         FormatBytes(total_bytes));
+  return absl::StrFormat("%s  [%s%s]  %3d%%  %s of %s", std::string(name), std::string(filled, '#'),
+                         std::string(kBarWidth - filled, ' '), static_cast<int>(share * 100),
+                         FormatBytes(done_bytes), FormatBytes(total_bytes));
 }
 
 ProgressBar::ProgressBar(std::string name)

@@ -8,6 +8,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "absl/time/time.h"
@@ -44,10 +45,10 @@ std::string Printable(std::string_view text);
 // The same on one line, for a table.
 std::string OneLine(std::string_view text);
 
-std::string FormatBytes(std::uint64_t bytes);     // "1.4 MiB"
-std::string FormatAge(absl::Duration age);        // "3m", "2h", "5d"
-std::string FormatTime(absl::Time time);          // Local, to the second.
-std::string FormatTimeForJson(absl::Time time);   // RFC 3339, UTC, to the millisecond.
+std::string FormatBytes(std::uint64_t bytes);      // "1.4 MiB"
+std::string FormatAge(absl::Duration age);         // "3m", "2h", "5d"
+std::string FormatLocalTime(absl::Time time);      // Local, to the second.
+std::string FormatTimeForJson(absl::Time time);    // RFC 3339, UTC, to the millisecond.
 std::string ShortDigest(std::string_view digest);  // The first 12 digits; "-" for none.
 std::string OrDash(std::string_view text);
 

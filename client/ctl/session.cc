@@ -56,9 +56,9 @@ absl::StatusOr<std::string> AdminTarget(const Arguments& arguments) {
   for (const std::string& path : paths) {
     if (IsSocket(path)) return absl::StrCat("unix:", path);
   }
-  return absl::UnavailableError(absl::StrCat(
-      "found no admin socket at ", absl::StrJoin(paths, " or "),
-      ": is relightd running? Name its socket with --admin or RELIGHT_ADMIN_SOCKET"));
+  return absl::UnavailableError(
+      absl::StrCat("found no admin socket at ", absl::StrJoin(paths, " or "),
+                   ": is relightd running? Name its socket with --admin or RELIGHT_ADMIN_SOCKET"));
 }
 
 absl::StatusOr<bool> WantsColor(const Arguments& arguments) {
@@ -66,8 +66,7 @@ absl::StatusOr<bool> WantsColor(const Arguments& arguments) {
   if (when == "always") return true;
   if (when == "never") return false;
   if (when != "auto") {
-    return UsageError(
-        absl::StrCat("--color is \"", Escape(when), "\", not auto, always or never"));
+    return UsageError(absl::StrCat("--color is \"", Escape(when), "\", not auto, always or never"));
   }
   return isatty(STDOUT_FILENO) == 1 && Environment("NO_COLOR").empty() &&
          Environment("TERM") != "dumb";

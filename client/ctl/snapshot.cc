@@ -40,8 +40,8 @@ absl::StatusOr<SnapshotOptions> MakeOptions(const Session& session) {
 std::string Describe(const SnapshotResult& result) {
   std::string text = absl::StrCat(
       Printable(result.path), "\n  size       ", FormatBytes(result.size_bytes), " (",
-      result.size_bytes, " bytes)\n  sha256     ", Printable(result.file_sha256),
-      "\n  version    ", result.version, ", generation ", result.generation, "\n  digest     ",
+      result.size_bytes, " bytes)\n  sha256     ", Printable(result.file_sha256), "\n  version    ",
+      result.version, ", generation ", result.generation, "\n  digest     ",
       Printable(result.weights_digest), "\n  training   ",
       result.training_state ? "with the state that came with the weights" : "weights only", "\n");
   for (const std::string& left_out : result.left_out) {

@@ -1,7 +1,9 @@
+#include <limits>
 #include <nlohmann/json.hpp>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/strings/str_replace.h"
 #include "absl/time/clock.h"
 #include "base/status_macros.h"
 #include "client/ctl/admin_json.h"
@@ -55,22 +57,31 @@ examples:
 
 Color ColorOf(ModelState state) {
   switch (state) {
-    case ModelState::kServing: return Color::kGreen;
-    case ModelState::kFailed: return Color::kRed;
-    case ModelState::kWaiting: return Color::kYellow;
-    default: return Color::kNone;
+    case ModelState::kServing:
+      return Color::kGreen;
+    case ModelState::kFailed:
+      return Color::kRed;
+    case ModelState::kWaiting:
+      return Color::kYellow;
+    default:
+      return Color::kNone;
   }
 }
 
 Color ColorOf(VersionState state) {
   switch (state) {
-    case VersionState::kServing: return Color::kGreen;
-    case VersionState::kRefused: return Color::kRed;
+    case VersionState::kServing:
+      return Color::kGreen;
+    case VersionState::kRefused:
+      return Color::kRed;
     case VersionState::kRetrying:
     case VersionState::kWaiting:
-    case VersionState::kLoading: return Color::kYellow;
-    case VersionState::kPassedOver: return Color::kDim;
-    default: return Color::kNone;
+    case VersionState::kLoading:
+      return Color::kYellow;
+    case VersionState::kPassedOver:
+      return Color::kDim;
+    default:
+      return Color::kNone;
   }
 }
 
@@ -79,7 +90,7 @@ std::string AgeOf(const std::optional<absl::Time>& time) {
 }
 
 std::string TimeOf(const std::optional<absl::Time>& time) {
-  return time.has_value() ? FormatTime(*time) : "-";
+  return time.has_value() ? FormatLocalTime(*time) : "-";
 }
 
 std::string ServedVersion(const ModelStatus& status) {
@@ -95,8 +106,7 @@ const std::string& Trouble(const ModelStatus& status) {
 }
 
 Table ModelsTable(const std::vector<ModelStatus>& models) {
-  Table table(
-      {"MODEL", "STATE", "VERSION", "GENERATION", "DIGEST", "FILE", "AGE", "LAST ERROR"});
+  Table table({"MODEL", "STATE", "VERSION", "GENERATION", "DIGEST", "FILE", "AGE", "LAST ERROR"});
   for (const ModelStatus& status : models) {
     const LoadedVersion* const serving = status.Serving();
     table.Add({OneLine(status.name),
@@ -116,8 +126,10 @@ Table LoadedTable(const ModelStatus& status) {
   for (const LoadedVersion& loaded : status.loaded) {
     table.Add({absl::StrCat(loaded.version),
                {std::string(Name(loaded.state)), ColorOf(loaded.state)},
-               absl::StrCat(loaded.generation), OrDash(OneLine(loaded.weights_digest)),
-               OrDash(OneLine(loaded.file)), TimeOf(loaded.loaded_at),
+               absl::StrCat(loaded.generation),
+               OrDash(OneLine(loaded.weights_digest)),
+               OrDash(OneLine(loaded.file)),
+               TimeOf(loaded.loaded_at),
                loaded.training_state
                    ? "yes"
                    : absl::StrCat("no", loaded.training_state_reason.empty() ? "" : ": ",
@@ -132,7 +144,8 @@ Table CandidatesTable(const ModelStatus& status) {
     table.Add({OneLine(candidate.file),
                candidate.version.has_value() ? absl::StrCat(*candidate.version) : "-",
                {std::string(Name(candidate.state)), ColorOf(candidate.state)},
-               FormatBytes(candidate.size_bytes), TimeOf(candidate.modified_at),
+               FormatBytes(candidate.size_bytes),
+               TimeOf(candidate.modified_at),
                OneLine(candidate.reason)});
   }
   return table;
@@ -144,8 +157,8 @@ std::string DetailLine(std::string_view title, const std::string& text) {
 }
 
 std::string Indent(const std::string& table) {
-  return absl::StrCat("  ", absl::StrReplaceAll(table.substr(0, table.size() - 1), {{"\n", "\n  "}}),
-                      "\n");
+  return absl::StrCat(
+      "  ", absl::StrReplaceAll(table.substr(0, table.size() - 1), {{"\n", "\n  "}}), "\n");
 }
 
 std::string Details(const ModelStatus& status, bool color) {
@@ -191,11 +204,15 @@ absl::Status Status(Session& session) {
 
 Color ColorOf(client::HistoryEvent event) {
   switch (event) {
-    case client::HistoryEvent::kServed: return Color::kGreen;
+    case client::HistoryEvent::kServed:
+      return Color::kGreen;
     case client::HistoryEvent::kRefused:
-    case client::HistoryEvent::kConfigRefused: return Color::kRed;
-    case client::HistoryEvent::kRetrying: return Color::kYellow;
-    default: return Color::kNone;
+    case client::HistoryEvent::kConfigRefused:
+      return Color::kRed;
+    case client::HistoryEvent::kRetrying:
+      return Color::kYellow;
+    default:
+      return Color::kNone;
   }
 }
 
@@ -228,7 +245,9 @@ absl::Status History(Session& session) {
                {std::string(Name(entry.event)), ColorOf(entry.event)},
                absl::StrCat(entry.version),
                entry.generation == 0 ? "-" : absl::StrCat(entry.generation),
-               ShortDigest(entry.weights_digest), OrDash(OneLine(entry.file)), TotalPhases(entry),
+               ShortDigest(entry.weights_digest),
+               OrDash(OneLine(entry.file)),
+               TotalPhases(entry),
                OneLine(entry.reason)});
   }
   session.Print(table.Render(session.color()));
@@ -237,10 +256,9 @@ absl::Status History(Session& session) {
 
 std::string WatchLine(const ModelStatus& status, bool color) {
   const LoadedVersion* const serving = status.Serving();
-  std::string line =
-      absl::StrCat(Paint(FormatTime(absl::Now()), Color::kDim, color), "  ",
-                   Paint(OneLine(status.name), Color::kBold, color), "  ",
-                   Paint(Name(status.state), ColorOf(status.state), color));
+  std::string line = absl::StrCat(Paint(FormatLocalTime(absl::Now()), Color::kDim, color), "  ",
+                                  Paint(OneLine(status.name), Color::kBold, color), "  ",
+                                  Paint(Name(status.state), ColorOf(status.state), color));
   if (serving != nullptr) {
     absl::StrAppend(&line, "  version ", ServedVersion(status), "  generation ",
                     serving->generation, "  digest ", ShortDigest(serving->weights_digest),
@@ -293,8 +311,8 @@ Command HistoryCommand() {
 }
 
 Command WatchCommand() {
-  return {"watch", "[MODEL]", 0, 1, "print a line whenever something changes", kWatchDetails, {},
-          Watch};
+  return {"watch",       "[MODEL]", 0,    1, "print a line whenever something changes",
+          kWatchDetails, {},        Watch};
 }
 
 }  // namespace relight::ctl

@@ -6,6 +6,8 @@
 #include <cstring>
 #include <limits>
 #include <nlohmann/json.hpp>
+#include <optional>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -74,10 +76,18 @@ bool AppendReal(DataType datatype, const Json& element, std::string* bytes) {
       std::isinf(datatype == DataType::kFp16 ? Fp16ToFloat(FloatToFp16(narrow)) : narrow);
   if (!is_double && overflows && !std::isinf(*value)) return false;
   switch (datatype) {
-    case DataType::kFp16: AppendRaw(FloatToFp16(narrow), bytes); break;
-    case DataType::kBf16: AppendRaw(FloatToBf16(narrow), bytes); break;
-    case DataType::kFp32: AppendRaw(narrow, bytes); break;
-    default: AppendRaw(*value, bytes); break;
+    case DataType::kFp16:
+      AppendRaw(FloatToFp16(narrow), bytes);
+      break;
+    case DataType::kBf16:
+      AppendRaw(FloatToBf16(narrow), bytes);
+      break;
+    case DataType::kFp32:
+      AppendRaw(narrow, bytes);
+      break;
+    default:
+      AppendRaw(*value, bytes);
+      break;
   }
   return true;
 }
@@ -100,20 +110,31 @@ bool AppendString(const Json& element, std::string* bytes) {
 
 bool AppendElement(DataType datatype, const Json& element, std::string* bytes) {
   switch (datatype) {
-    case DataType::kBool: return AppendBool(element, bytes);
-    case DataType::kUint8: return AppendInteger<std::uint8_t>(element, bytes);
-    case DataType::kUint16: return AppendInteger<std::uint16_t>(element, bytes);
-    case DataType::kUint32: return AppendInteger<std::uint32_t>(element, bytes);
-    case DataType::kUint64: return AppendInteger<std::uint64_t>(element, bytes);
-    case DataType::kInt8: return AppendInteger<std::int8_t>(element, bytes);
-    case DataType::kInt16: return AppendInteger<std::int16_t>(element, bytes);
-    case DataType::kInt32: return AppendInteger<std::int32_t>(element, bytes);
-    case DataType::kInt64: return AppendInteger<std::int64_t>(element, bytes);
+    case DataType::kBool:
+      return AppendBool(element, bytes);
+    case DataType::kUint8:
+      return AppendInteger<std::uint8_t>(element, bytes);
+    case DataType::kUint16:
+      return AppendInteger<std::uint16_t>(element, bytes);
+    case DataType::kUint32:
+      return AppendInteger<std::uint32_t>(element, bytes);
+    case DataType::kUint64:
+      return AppendInteger<std::uint64_t>(element, bytes);
+    case DataType::kInt8:
+      return AppendInteger<std::int8_t>(element, bytes);
+    case DataType::kInt16:
+      return AppendInteger<std::int16_t>(element, bytes);
+    case DataType::kInt32:
+      return AppendInteger<std::int32_t>(element, bytes);
+    case DataType::kInt64:
+      return AppendInteger<std::int64_t>(element, bytes);
     case DataType::kFp16:
     case DataType::kBf16:
     case DataType::kFp32:
-    case DataType::kFp64: return AppendReal(datatype, element, bytes);
-    case DataType::kBytes: return AppendString(element, bytes);
+    case DataType::kFp64:
+      return AppendReal(datatype, element, bytes);
+    case DataType::kBytes:
+      return AppendString(element, bytes);
   }
   return false;
 }
@@ -123,8 +144,8 @@ absl::StatusOr<std::vector<std::int64_t>> ShapeOf(const std::string& name, const
   std::vector<std::int64_t> shape;
   for (const Json* level = &json; level->is_array(); level = &level->front()) {
     if (shape.size() == kMaxRank) {
-      return UsageError(absl::StrCat("input ", Escape(name), " is nested deeper than ", kMaxRank,
-                                     " dimensions"));
+      return UsageError(
+          absl::StrCat("input ", Escape(name), " is nested deeper than ", kMaxRank, " dimensions"));
     }
     shape.push_back(static_cast<std::int64_t>(level->size()));
     if (level->empty()) break;
@@ -179,20 +200,34 @@ Json RealToJson(T value) {
 
 Json ElementToJson(DataType datatype, const char* bytes) {
   switch (datatype) {
-    case DataType::kBool: return *bytes != 0;
-    case DataType::kUint8: return ReadRaw<std::uint8_t>(bytes);
-    case DataType::kUint16: return ReadRaw<std::uint16_t>(bytes);
-    case DataType::kUint32: return ReadRaw<std::uint32_t>(bytes);
-    case DataType::kUint64: return ReadRaw<std::uint64_t>(bytes);
-    case DataType::kInt8: return ReadRaw<std::int8_t>(bytes);
-    case DataType::kInt16: return ReadRaw<std::int16_t>(bytes);
-    case DataType::kInt32: return ReadRaw<std::int32_t>(bytes);
-    case DataType::kInt64: return ReadRaw<std::int64_t>(bytes);
-    case DataType::kFp16: return RealToJson(Fp16ToFloat(ReadRaw<std::uint16_t>(bytes)));
-    case DataType::kBf16: return RealToJson(Bf16ToFloat(ReadRaw<std::uint16_t>(bytes)));
-    case DataType::kFp32: return RealToJson(ReadRaw<float>(bytes));
-    case DataType::kFp64: return RealToJson(ReadRaw<double>(bytes));
-    case DataType::kBytes: break;  // FlatElements reads those.
+    case DataType::kBool:
+      return *bytes != 0;
+    case DataType::kUint8:
+      return ReadRaw<std::uint8_t>(bytes);
+    case DataType::kUint16:
+      return ReadRaw<std::uint16_t>(bytes);
+    case DataType::kUint32:
+      return ReadRaw<std::uint32_t>(bytes);
+    case DataType::kUint64:
+      return ReadRaw<std::uint64_t>(bytes);
+    case DataType::kInt8:
+      return ReadRaw<std::int8_t>(bytes);
+    case DataType::kInt16:
+      return ReadRaw<std::int16_t>(bytes);
+    case DataType::kInt32:
+      return ReadRaw<std::int32_t>(bytes);
+    case DataType::kInt64:
+      return ReadRaw<std::int64_t>(bytes);
+    case DataType::kFp16:
+      return RealToJson(Fp16ToFloat(ReadRaw<std::uint16_t>(bytes)));
+    case DataType::kBf16:
+      return RealToJson(Bf16ToFloat(ReadRaw<std::uint16_t>(bytes)));
+    case DataType::kFp32:
+      return RealToJson(ReadRaw<float>(bytes));
+    case DataType::kFp64:
+      return RealToJson(ReadRaw<double>(bytes));
+    case DataType::kBytes:
+      break;  // FlatElements reads those.
   }
   return nullptr;
 }
@@ -229,9 +264,8 @@ std::vector<Json> Group(std::vector<Json> rows, std::size_t size, std::size_t gr
 }
 
 std::string ShowElement(const Json& element) {
-  return element.is_string()
-             ? element.dump(-1, ' ', false, Json::error_handler_t::replace)
-             : element.dump();
+  return element.is_string() ? element.dump(-1, ' ', false, Json::error_handler_t::replace)
+                             : element.dump();
 }
 
 }  // namespace
@@ -262,7 +296,9 @@ std::string TensorToText(const Tensor& tensor, std::size_t max_elements) {
   const std::vector<Json> elements = FlatElements(tensor, max_elements);
   const auto total = static_cast<std::size_t>(client::ElementCount(tensor.shape).value_or(0));
   const std::size_t row =
-      tensor.shape.empty() ? 1 : static_cast<std::size_t>(std::max<std::int64_t>(tensor.shape.back(), 1));
+      tensor.shape.empty()
+          ? 1
+          : static_cast<std::size_t>(std::max<std::int64_t>(tensor.shape.back(), 1));
   std::string text;
   for (std::size_t i = 0; i < elements.size(); ++i) {
     absl::StrAppend(&text, i % row == 0 ? "  " : " ", ShowElement(elements[i]));
