@@ -14,11 +14,11 @@ namespace relight::rpc {
 
 struct RpcOptions {
   std::string grpc_address = "0.0.0.0";
-  int grpc_port = 8001;           // 0: any free one.
+  int grpc_port = 8001;  // 0: any free one.
   std::string metrics_address = "0.0.0.0";
-  int metrics_port = 8002;        // 0: any free one; negative: none.
-  std::string admin_socket;       // Path; made with mode 0600. Empty: none.
-  int admin_port = -1;            // On loopback; 0: any free one; negative: none.
+  int metrics_port = 8002;   // 0: any free one; negative: none.
+  std::string admin_socket;  // Path; made with mode 0600. Empty: none.
+  int admin_port = -1;       // On loopback; 0: any free one; negative: none.
   bool allow_model_control = false;
   std::uint64_t max_message_bytes = 0;  // 0: what the core's models need.
   std::string server_name = "relight";
@@ -34,8 +34,8 @@ class RpcServer {
   virtual int metrics_port() const = 0;  // Negative: none.
   virtual int admin_port() const = 0;    // Negative: none.
 
-  // Health says NOT_SERVING, the core drains, requests in flight finish, streams are ended, then the
-  // listeners close. Returns when done; at `deadline` what is left is cut off. Call once.
+  // Health says NOT_SERVING, the core drains, requests in flight finish, streams are ended, then
+  // the listeners close. Returns when done; at `deadline` what is left is cut off. Call once.
   virtual void DrainAndStop(absl::Time deadline) = 0;
 };
 

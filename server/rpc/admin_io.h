@@ -1,0 +1,44 @@
+// The few threads that may wait: for the manager, for files, for a slow client. gRPC's own threads
+// hand such work over here.
+//
+// Thread-safe.
+#ifndef RELIGHT_SERVER_RPC_ADMIN_IO_H_
+#define RELIGHT_SERVER_RPC_ADMIN_IO_H_
+
+#include <cstddef>
+#include <deque>
+#include <thread>
+#include <vector>
+
+#include "absl/functional/any_invocable.h"
+#include "base/mutex.h"
+
+namespace relight::rpc {
+
+class AdminIo {
+ public:
+  using Task = absl::AnyInvocable<void()>;
+  static constexpr std::size_t kMaxWaiting = 256;
+
+  explicit AdminIo(int threads);
+  ~AdminIo() { Stop(); }
+
+  // False, and `task` is not run, where kMaxWaiting tasks wait already or the threads have stopped.
+  [[nodiscard]] bool Run(Task task);
+
+  // Runs what waits, then ends the threads.
+  void Stop();
+
+ private:
+  void Loop();
+
+  Mutex mutex_;
+  CondVar wake_;
+  std::deque<Task> tasks_ ABSL_GUARDED_BY(mutex_);
+  bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
+  std::vector<std::thread> threads_;
+};
+
+}  // namespace relight::rpc
+
+#endif  // RELIGHT_SERVER_RPC_ADMIN_IO_H_
