@@ -25,13 +25,16 @@ class Spool {
  public:
   // Copies storages `indices` of `checkpoint` into an unnamed file in `folder`, verifying CRCs, and
   // checks that the checkpoint did not change meanwhile. `between_chunks` is called every few MiB
-  // (pacing, cancelling); may be empty.
+  // (pacing, cancelling); may be empty. RESOURCE_EXHAUSTED where the disk is full; IO_ERROR where
+  // the checkpoint changed, and whatever Checkpoint::StreamStorage says.
   static absl::StatusOr<Spool> Create(const Checkpoint& checkpoint,
                                       const std::vector<std::uint32_t>& indices,
                                       const std::string& folder,
                                       const std::function<absl::Status()>& between_chunks);
 
-  bool Has(std::uint32_t index) const;
+  bool Has(std::uint32_t index) const { return runs_.count(index) > 0; }
+  // The whole storage, in order. NOT_FOUND where it is not here; DATA_LOSS (after the last byte
+  // went to the sink) where the disk gave back other bytes than it took.
   absl::Status Stream(std::uint32_t index, const ByteSink& sink) const;
   std::uint64_t size_bytes() const { return size_bytes_; }
 
@@ -41,6 +44,8 @@ class Spool {
     std::uint64_t size_bytes = 0;
     std::uint32_t crc32 = 0;
   };
+  Spool() = default;
+
   UniqueFd fd_;
   std::map<std::uint32_t, Run> runs_;
   std::uint64_t size_bytes_ = 0;

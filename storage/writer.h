@@ -33,6 +33,8 @@ class StorageSource {
   virtual absl::Status Stream(std::uint32_t index, const ByteSink& sink) const = 0;
   virtual std::uint64_t SizeBytes(std::uint32_t index) const = 0;
   virtual DType ElementType(std::uint32_t index) const = 0;
+  // Matters only where the storage itself, without a tensor, is a value in the tree.
+  virtual bool IsUntyped(std::uint32_t /*index*/) const { return false; }
 };
 
 struct WriteOptions {
@@ -41,16 +43,30 @@ struct WriteOptions {
 };
 
 struct WriteReport {
-  // "/path/in/the/tree: class" of what was left out: opaque objects, unsupported tensors.
+  // "/path/in/the/tree: class" of what was left out: opaque objects, unsupported tensors. A list or
+  // tuple that holds such a value goes as a whole, up to the nearest dict entry around it.
   std::vector<std::string> left_out;
   // numpy scalars written as Python numbers, and the like.
   std::vector<std::string> converted;
 };
 
-// Writes the tree below `root` as a torch.save file to `sink`, in one pass.
+// Writes the tree below `root` as a torch.save file to `sink`, in one pass. Of a storage much
+// larger than what its tensors view, only that part is written. Nothing reaches the sink before it
+// is known what can be written.
+//
+// Errors: INVALID_ARGUMENT where the root cannot be written (or, lossless, anything), PICKLE_CYCLE,
+// LIMIT_EXCEEDED, DATA_LOSS where the source gives more or fewer bytes than it said, and whatever
+// the source or the sink says.
 absl::StatusOr<WriteReport> WriteCheckpoint(const Tree& tree, NodeId root,
                                             const StorageSource& source,
                                             const WriteOptions& options, const ByteSink& sink);
+
+// How many bytes WriteCheckpoint would give to its sink. Reads no tensors.
+absl::StatusOr<std::uint64_t> PredictCheckpointBytes(const Tree& tree, NodeId root,
+                                                     const StorageSource& source);
+
+// The storages whose bytes WriteCheckpoint asks `source` for, in ascending order.
+absl::StatusOr<std::vector<std::uint32_t>> NeededStorages(const Tree& tree, NodeId root);
 
 }  // namespace relight::storage
 

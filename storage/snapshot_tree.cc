@@ -1,0 +1,103 @@
+#include "storage/snapshot_tree.h"
+
+#include <map>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "base/escape.h"
+#include "base/status_macros.h"
+
+namespace relight::storage {
+namespace {
+
+bool IsListOrTuple(const Tree& tree, NodeId node) {
+  return tree.Is(node, NodeKind::kList) || tree.Is(node, NodeKind::kTuple);
+}
+
+// The containers from `target` up to the root, nearest first; empty where it cannot be reached.
+std::vector<NodeId> ContainersAround(const Tree& tree, NodeId target) {
+  std::map<NodeId, NodeId> parents = {{tree.root(), kNoNode}};
+  std::vector<NodeId> pending = {tree.root()};
+  for (std::size_t i = 0; i < pending.size() && parents.count(target) == 0; ++i) {
+    const NodeId node = pending[i];
+    const auto visit = [&](NodeId child) {
+      if (parents.emplace(child, node).second) pending.push_back(child);
+    };
+    if (tree.IsDict(node)) {
+      for (const auto& [key, value] : tree.pairs(node)) visit(value);
+    } else if (IsListOrTuple(tree, node)) {
+      for (const NodeId item : tree.items(node)) visit(item);
+    }
+  }
+  std::vector<NodeId> path;
+  const auto found = parents.find(target);
+  if (found == parents.end()) return path;
+  for (NodeId node = found->second; node != kNoNode; node = parents[node]) path.push_back(node);
+  return path;
+}
+
+// A copy of `container` in which `with` stands wherever `what` did.
+NodeId CopyReplacing(Tree& tree, NodeId container, NodeId what, NodeId with) {
+  const auto replaced = [&](NodeId node) { return node == what ? with : node; };
+  const NodeId copy = tree.Add(tree.kind(container));
+  if (!tree.IsDict(container)) {
+    const std::vector<NodeId> items = tree.items(container);
+    for (const NodeId item : items) tree.Append(copy, replaced(item));
+    return copy;
+  }
+  const std::vector<std::pair<NodeId, NodeId>> pairs = tree.pairs(container);
+  for (const auto& [key, value] : pairs) tree.SetItem(copy, key, replaced(value));
+  if (tree.attributes(container) != kNoNode) tree.SetAttributes(copy, tree.attributes(container));
+  return copy;
+}
+
+}  // namespace
+
+NodeId AddStateDict(Tree& tree, const std::vector<StateDictEntry>& entries) {
+  const NodeId dict = tree.Add(NodeKind::kOrderedDict);
+  std::map<NodeId, NodeId> detached;
+  for (const StateDictEntry& entry : entries) {
+    NodeId value = entry.node;
+    if (tree.Is(value, NodeKind::kTensor)) {
+      const auto [found, added] = detached.emplace(value, kNoNode);
+      if (added) {
+        TensorInfo tensor = tree.tensor(value);
+        tensor.requires_grad = false;
+        tensor.is_parameter = false;
+        found->second = tree.AddTensor(std::move(tensor));
+      }
+      value = found->second;
+    }
+    tree.SetItem(dict, tree.AddText(NodeKind::kString, entry.original_key), value);
+  }
+  return dict;
+}
+
+absl::StatusOr<SnapshotTree> MakeSnapshotTree(const Tree& source, const StateDict& state_dict,
+                                              bool weights_only) {
+  SnapshotTree snapshot{source, source.root()};
+  if (!state_dict.from_module) {
+    if (weights_only) snapshot.root = state_dict.container;
+    return snapshot;
+  }
+  Tree& tree = snapshot.tree;
+  NodeId copy = AddStateDict(tree, state_dict.entries);
+  if (!weights_only && state_dict.container != source.root()) {
+    const std::vector<NodeId> around = ContainersAround(source, state_dict.container);
+    if (around.empty()) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("the module at ", Escape(state_dict.location),
+                       " lies in an object that cannot be written: ask for the weights only"));
+    }
+    NodeId original = state_dict.container;
+    for (const NodeId container : around) {
+      copy = CopyReplacing(tree, container, original, copy);
+      original = container;
+    }
+  }
+  snapshot.root = copy;
+  tree.set_root(copy);
+  return snapshot;
+}
+
+}  // namespace relight::storage
