@@ -8,6 +8,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "absl/types/span.h"
 
 namespace relight::config {
 
@@ -36,9 +37,24 @@ struct ServerOptions {
   std::string log_format = "text";      // text, json
 };
 
-// Parses the command line with absl::flags. `--help` prints and exits. INVALID_ARGUMENT lists all
-// that is wrong, each with the flag's name.
+// Parses the command line with absl::flags. `--help` and `--version` print and exit.
+// INVALID_ARGUMENT lists all that is wrong, each with the flag's name.
 absl::StatusOr<ServerOptions> ParseServerFlags(int argc, char** argv);
+
+struct ServerCommand {
+  enum class Action { kServe, kHelp, kVersion };
+  Action action = Action::kServe;
+  ServerOptions options;  // Checked for kServe only.
+};
+
+// The same without printing or exiting; `arguments` come without the program's name.
+absl::StatusOr<ServerCommand> ParseServerArguments(absl::Span<const std::string> arguments);
+
+// What `--help` prints.
+std::string ServerHelp();
+
+// Where the admin service listens when --admin-socket is not given, and where clients look for it.
+std::string DefaultAdminSocket(const std::string& state_dir);
 
 }  // namespace relight::config
 
