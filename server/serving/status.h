@@ -44,6 +44,7 @@ struct LoadedVersion {
   absl::Time loaded_at;
   bool training_state = false;
   std::string training_state_reason;
+  friend bool operator==(const LoadedVersion&, const LoadedVersion&) = default;
 };
 
 struct CandidateStatus {
@@ -53,6 +54,7 @@ struct CandidateStatus {
   std::string reason;
   std::uint64_t size_bytes = 0;
   absl::Time modified;
+  friend bool operator==(const CandidateStatus&, const CandidateStatus&) = default;
 };
 
 struct ModelStatus {
@@ -67,6 +69,7 @@ struct ModelStatus {
   std::optional<absl::Time> last_good_load;
   std::uint64_t generation = 0;
   std::string device;
+  friend bool operator==(const ModelStatus&, const ModelStatus&) = default;
 };
 
 enum class HistoryEvent {
@@ -85,15 +88,15 @@ enum class HistoryEvent {
 };
 
 struct HistoryEntry {
-  absl::Time time;
+  absl::Time time = {};
   HistoryEvent event = HistoryEvent::kServed;
   std::int64_t version = 0;
   std::uint64_t generation = 0;
-  std::string file;
-  std::string file_sha256;
-  std::string weights_digest;
-  std::string reason;
-  std::vector<std::pair<std::string, absl::Duration>> phases;  // "open", "read", "check", ...
+  std::string file = {};
+  std::string file_sha256 = {};
+  std::string weights_digest = {};
+  std::string reason = {};
+  std::vector<std::pair<std::string, absl::Duration>> phases = {};  // "open", "read", "check", ...
 };
 
 // What clients may know of a model before they ask.

@@ -76,6 +76,7 @@ class Decider {
     SayWhatIsWrongWithTheNewest();
     out_.candidates.insert(out_.candidates.end(), skipped_.begin(), skipped_.end());
     for (const auto& [name, reason] : in_.memory.passed_over) {
+      if (in_.unlisted) break;
       out_.candidates.push_back(PassOver(name, FileMemory{}, reason));
     }
     Choose();
@@ -89,7 +90,7 @@ class Decider {
     const VersionReader reader = VersionReader::Choose(in_.rule, stems);
     out_.rule = reader.words();
     for (const auto& [name, file] : in_.memory.files) {
-      if (file.missed_scans > 0) continue;
+      if (in_.unlisted || file.missed_scans > 0) continue;
       const absl::StatusOr<std::int64_t> version = reader.Read(file.stem, file.identity.modified);
       if (version.ok()) {
         ranked_.push_back({&name, &file, *version});

@@ -104,6 +104,8 @@ struct PolicyInput {
   const FolderMemory& memory;
   const config::VersionRule& rule;
   std::vector<LoadedRow> loaded;
+  // The folder could not be listed: nothing in it can be loaded, and nothing of it is gone.
+  bool unlisted = false;
   std::optional<std::int64_t> pin;
   bool unloaded = false;
   std::optional<std::string> loading;  // The file that is being loaded; nothing else starts then.

@@ -51,8 +51,9 @@ class VersionPolicyTest : public ::testing::Test {
   }
 
   Decision Decide(std::optional<std::string> loading = std::nullopt) {
-    Decision decision = serving::Decide(PolicyInput{memory_, rule_, loaded_, pin_, unloaded_,
-                                                    std::move(loading), clock_.Now(), settings_});
+    Decision decision =
+        serving::Decide(PolicyInput{memory_, rule_, loaded_, unlisted_, pin_, unloaded_,
+                                    std::move(loading), clock_.Now(), settings_});
     CheckTransitions(decision);
     return decision;
   }
@@ -104,6 +105,7 @@ class VersionPolicyTest : public ::testing::Test {
   FolderMemory memory_;
   std::vector<LoadedRow> loaded_;
   std::optional<std::int64_t> pin_;
+  bool unlisted_ = false;
   bool unloaded_ = false;
   std::uint64_t generation_ = 0;
   std::map<std::string, storage::FolderEntry> folder_;
@@ -412,6 +414,20 @@ TEST_F(VersionPolicyTest, EmptyFolderUnloadsNothing) {
     EXPECT_EQ(ScanAndDecide().action, Action::kNothing);
     clock_.Advance(absl::Seconds(10));
   }
+}
+
+TEST_F(VersionPolicyTest, FolderThatCannotBeListedUnloadsAndForgetsNothing) {
+  Put("step-1.pt");
+  ServeNext("step-1.pt");
+  Put("step-2.pt");
+  Finish(ScanAndDecide(), Verdict::kRefused, "wrong shape");
+  unlisted_ = true;
+  const Decision decision = Decide();
+  EXPECT_EQ(decision.action, Action::kNothing);
+  EXPECT_THAT(decision.candidates, IsEmpty());
+  unlisted_ = false;
+  EXPECT_EQ(ScanAndDecide().action, Action::kNothing);
+  EXPECT_EQ(StateOf("step-2.pt"), VersionState::kRefused);
 }
 
 TEST_F(VersionPolicyTest, RuleThatFlipsComparesByTimeAndDoesNotGoBack) {

@@ -1,0 +1,217 @@
+#include "server/serving/checkpoint_loader.h"
+
+#include <algorithm>
+#include <chrono>
+#include <exception>
+#include <set>
+
+#include "absl/strings/str_cat.h"
+#include "base/status_macros.h"
+#include "server/network/parameters.h"
+#include "server/serving/request_path.h"
+#include "storage/error.h"
+#include "storage/tree.h"
+
+namespace relight::serving {
+namespace {
+
+std::vector<std::string> NamesOf(absl::Span<const ParameterSpec> parameters) {
+  std::vector<std::string> names;
+  names.reserve(parameters.size());
+  for (const ParameterSpec& parameter : parameters) names.push_back(parameter.name);
+  return names;
+}
+
+// Why a status that is not the storage layer's own ended a load.
+Verdict ClassifyOther(const absl::Status& status) {
+  switch (status.code()) {
+    case absl::StatusCode::kInvalidArgument:
+    case absl::StatusCode::kFailedPrecondition:
+    case absl::StatusCode::kUnimplemented:
+    case absl::StatusCode::kOutOfRange:
+      return Verdict::kRefused;
+    default:
+      // Memory, devices, I/O.
+      return Verdict::kTransient;
+  }
+}
+
+Verdict Classify(const absl::Status& status) {
+  if (storage::MayBeTorn(status)) return Verdict::kTorn;
+  if (storage::GetErrorCode(status).has_value()) {
+    return storage::IsTransient(status) ? Verdict::kTransient : Verdict::kRefused;
+  }
+  return ClassifyOther(status);
+}
+
+// One load in the making; each step is a phase.
+class Load {
+ public:
+  Load(const LoadOrder& order, const LoadTools& tools) : order_(order), tools_(tools) {}
+
+  LoadResult Run() {
+    absl::Status status = Steps();
+    if (status.ok()) {
+      if (!result_.loaded.has_value()) result_.verdict = Verdict::kUnchanged;
+    } else {
+      Fail(std::move(status));
+    }
+    return std::move(result_);
+  }
+
+ private:
+  absl::Status Steps() {
+    RELIGHT_RETURN_IF_ERROR(Phase("open", [this] { return Open(); }));
+    RELIGHT_RETURN_IF_ERROR(Phase("read", [this] { return Read(); }));
+    if (order_.unchanged == loaded_.digest) return absl::OkStatus();
+    RELIGHT_RETURN_IF_ERROR(Phase("check", [this] { return Check(); }));
+    RELIGHT_RETURN_IF_ERROR(Phase("bind", [this] { return Bind(); }));
+    RELIGHT_RETURN_IF_ERROR(Phase("warm_up", [this] { return WarmUp(); }));
+    result_.verdict = Verdict::kServed;
+    result_.loaded = std::move(loaded_);
+    return absl::OkStatus();
+  }
+
+  template <typename Step>
+  absl::Status Phase(const char* name, Step step) {
+    const auto start = std::chrono::steady_clock::now();
+    absl::Status status = step();
+    result_.phases.emplace_back(name, absl::FromChrono(std::chrono::steady_clock::now() - start));
+    return status;
+  }
+
+  void Fail(absl::Status status) {
+    if (result_.verdict != Verdict::kUnsettled) {
+      result_.verdict = Classify(status);
+      // Someone writes to it: whatever was wrong with it need not stay wrong.
+      const bool changed =
+          loaded_.checkpoint != nullptr && !loaded_.checkpoint->CheckUnchanged().ok();
+      if (changed && result_.verdict != Verdict::kTransient) result_.verdict = Verdict::kTorn;
+    }
+    result_.status = std::move(status);
+  }
+
+  absl::Status Open() {
+    storage::ReadOptions options;
+    options.require_crc = tools_.config.checkpoints.require_crc;
+    options.reject_unknown_globals = tools_.config.checkpoints.reject_unknown_classes;
+    RELIGHT_ASSIGN_OR_RETURN(storage::Checkpoint checkpoint,
+                             storage::Checkpoint::Open(order_.path, options));
+    result_.identity = checkpoint.identity();
+    loaded_.checkpoint = std::make_shared<const storage::Checkpoint>(std::move(checkpoint));
+    if (loaded_.checkpoint->summary().crc_absent && !order_.settled) {
+      result_.verdict = Verdict::kUnsettled;
+      return absl::UnavailableError(
+          absl::StrCat("has no checksums and was written less than ",
+                       absl::FormatDuration(tools_.config.checkpoints.settle_time),
+                       " ago; waiting until it has been still for that long"));
+    }
+    RELIGHT_ASSIGN_OR_RETURN(
+        loaded_.state_dict,
+        FindWeights(*loaded_.checkpoint, tools_.config.checkpoints, tools_.graph.parameters()));
+    RELIGHT_ASSIGN_OR_RETURN(
+        loaded_.plan, PlanFor(*loaded_.checkpoint, loaded_.state_dict, tools_.graph.parameters()));
+    return absl::OkStatus();
+  }
+
+  absl::Status Read() {
+    RELIGHT_ASSIGN_OR_RETURN(lease_, tools_.acquire(loaded_.plan.total_bytes));
+    loaded_.lease = lease_;
+    RELIGHT_ASSIGN_OR_RETURN(
+        const storage::LoadedWeights weights,
+        storage::LoadWeights(*loaded_.checkpoint, loaded_.plan, Block(), tools_.hooks));
+    loaded_.digest = weights.digest;
+    return absl::OkStatus();
+  }
+
+  absl::Status Check() {
+    if (tools_.config.allow_non_finite) return absl::OkStatus();
+    std::set<std::string> buffers;
+    for (const ParameterSpec& parameter : tools_.graph.parameters()) {
+      if (parameter.buffer) buffers.insert(parameter.name);
+    }
+    return storage::CheckFinite(
+        loaded_.plan, Block(), [&](const std::string& key) { return buffers.contains(key); },
+        tools_.hooks.parallel_for);
+  }
+
+  absl::Status Bind() {
+    model::BindRequest request;
+    request.keep_alive = lease_;
+    request.arena = lease_->index();
+    for (const storage::WeightTensor& tensor : loaded_.plan.tensors) {
+      request.weights.push_back({tensor.key, tensor.dtype, tensor.shape, tensor.stride,
+                                 Block().data() + tensor.offset_bytes});
+    }
+    RELIGHT_ASSIGN_OR_RETURN(std::unique_ptr<model::BoundModel> model,
+                             tools_.graph.Bind(std::move(request)));
+    auto served = std::make_shared<ServedVersion>();
+    served->version = order_.version;
+    served->generation = order_.generation;
+    served->weights_digest = std::make_shared<const std::string>(loaded_.digest.ToHex());
+    served->model = std::move(model);
+    served->counters = MakeVersionCounters();
+    loaded_.served = std::move(served);
+    return absl::OkStatus();
+  }
+
+  absl::Status WarmUp() {
+    for (const std::int64_t batch_size : tools_.config.warm_up.batch_sizes) {
+      RELIGHT_RETURN_IF_ERROR(tools_.warm_up(*loaded_.served, batch_size));
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Span<std::byte> Block() const { return lease_->bytes().first(loaded_.plan.total_bytes); }
+
+  const LoadOrder& order_;
+  const LoadTools& tools_;
+  std::shared_ptr<Arena::Lease> lease_;
+  LoadedCheckpoint loaded_;
+  LoadResult result_;
+};
+
+}  // namespace
+
+absl::StatusOr<storage::StateDict> FindWeights(const storage::Checkpoint& checkpoint,
+                                               const config::Checkpoints& config,
+                                               absl::Span<const ParameterSpec> parameters) {
+  const std::vector<std::string> names = NamesOf(parameters);
+  storage::StateDictOptions options;
+  options.key = config.state_dict_key;
+  options.strip_prefix = config.strip_prefix;
+  options.wanted_keys = names;
+  RELIGHT_ASSIGN_OR_RETURN(storage::StateDict state_dict,
+                           storage::FindStateDict(checkpoint, options));
+  std::vector<OfferedTensor> offered;
+  offered.reserve(state_dict.entries.size());
+  for (const storage::StateDictEntry& entry : state_dict.entries) {
+    const storage::TensorInfo& tensor = checkpoint.tree().tensor(entry.node);
+    offered.push_back({entry.key, tensor.shape, tensor.dtype});
+  }
+  RELIGHT_RETURN_IF_ERROR(ToStatus(CompareParameters(parameters, offered)));
+  return state_dict;
+}
+
+absl::StatusOr<storage::WeightPlan> PlanFor(const storage::Checkpoint& checkpoint,
+                                            const storage::StateDict& state_dict,
+                                            absl::Span<const ParameterSpec> parameters) {
+  const std::vector<std::string> names = NamesOf(parameters);
+  // No names would stand for all of them.
+  if (names.empty()) return storage::WeightPlan{};
+  return storage::PlanWeights(checkpoint, state_dict, names);
+}
+
+LoadResult LoadCheckpoint(const LoadOrder& order, const LoadTools& tools) {
+  try {
+    return Load(order, tools).Run();
+  } catch (const std::exception& error) {
+    // Memory, as a rule. The last fence: a load must never end the daemon.
+    LoadResult result;
+    result.verdict = Verdict::kTransient;
+    result.status = absl::ResourceExhaustedError(absl::StrCat("cannot load: ", error.what()));
+    return result;
+  }
+}
+
+}  // namespace relight::serving

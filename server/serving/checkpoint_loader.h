@@ -1,0 +1,91 @@
+// One load, from a path to a version that is ready to be published: open, find the weights, compare
+// them with what the graph needs, read and check them into a block, bind, warm up.
+//
+// Thread-safety: loads of different models may run at once; the graph of one is bound by one thread
+// at a time.
+#ifndef RELIGHT_SERVER_SERVING_CHECKPOINT_LOADER_H_
+#define RELIGHT_SERVER_SERVING_CHECKPOINT_LOADER_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "server/config/model_config.h"
+#include "server/model/graph.h"
+#include "server/serving/arena.h"
+#include "server/serving/served_version.h"
+#include "server/serving/version_policy.h"
+#include "storage/checkpoint.h"
+#include "storage/state_dict.h"
+#include "storage/weights.h"
+
+namespace relight::serving {
+
+// What a load is for.
+struct LoadOrder {
+  std::string path;
+  std::int64_t version = 0;
+  std::uint64_t generation = 0;
+  // Whether a file without checksums may be taken.
+  bool settled = true;
+  // Weights with this digest are not bound: they serve already.
+  std::optional<storage::WeightsDigest> unchanged;
+};
+
+// What a load works with. All of it outlives the load.
+struct LoadTools {
+  const config::ModelConfig& config;
+  model::Graph& graph;
+  // Gives the block to read into; may wait for an old version to be let go of and destroy it.
+  std::function<absl::StatusOr<std::shared_ptr<Arena::Lease>>(std::size_t size_bytes)> acquire;
+  // Runs the version once; see RequestPath::WarmUp.
+  std::function<absl::Status(const ServedVersion&, std::int64_t batch_size)> warm_up;
+  storage::LoadHooks hooks;
+};
+
+// A checkpoint whose weights are bound.
+struct LoadedCheckpoint {
+  std::shared_ptr<const storage::Checkpoint> checkpoint;
+  storage::StateDict state_dict;
+  storage::WeightPlan plan;
+  storage::WeightsDigest digest;
+  // Holds the weights that the plan describes, for as long as it lives.
+  std::shared_ptr<const Arena::Lease> lease;
+  std::shared_ptr<const ServedVersion> served;
+};
+
+using Phases = std::vector<std::pair<std::string, absl::Duration>>;
+
+struct LoadResult {
+  // kServed, kUnchanged, kUnsettled, kTorn, kRefused or kTransient.
+  Verdict verdict = Verdict::kRefused;
+  absl::Status status;                            // OK for the first two.
+  std::optional<storage::FileIdentity> identity;  // Of what was opened, where it was.
+  std::optional<LoadedCheckpoint> loaded;         // Exactly for kServed.
+  Phases phases;                                  // "open", "read", "check", "bind", "warm_up".
+};
+
+// CANCELLED comes back as kTransient.
+LoadResult LoadCheckpoint(const LoadOrder& order, const LoadTools& tools);
+
+// The weights of `checkpoint` that `parameters` ask for, checked by name, shape and dtype.
+absl::StatusOr<storage::StateDict> FindWeights(const storage::Checkpoint& checkpoint,
+                                               const config::Checkpoints& config,
+                                               absl::Span<const ParameterSpec> parameters);
+
+// The plan for those entries of `state_dict` that `parameters` name.
+absl::StatusOr<storage::WeightPlan> PlanFor(const storage::Checkpoint& checkpoint,
+                                            const storage::StateDict& state_dict,
+                                            absl::Span<const ParameterSpec> parameters);
+
+}  // namespace relight::serving
+
+#endif  // RELIGHT_SERVER_SERVING_CHECKPOINT_LOADER_H_

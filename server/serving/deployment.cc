@@ -1,0 +1,436 @@
+#include "server/serving/deployment.h"
+
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+#include <chrono>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
+#include "base/escape.h"
+#include "base/status_macros.h"
+#include "server/serving/aftercare.h"
+#include "storage/folder.h"
+
+namespace relight::serving {
+namespace {
+
+// How long a load waits for the last requests, or a snapshot, of the version that makes way.
+constexpr absl::Duration kWaitForBlock = absl::Seconds(30);
+constexpr absl::Duration kDestroyStep = absl::Seconds(1);
+
+PolicySettings SettingsOf(const config::ModelConfig& config) {
+  PolicySettings settings;
+  settings.settle_time = config.checkpoints.settle_time;
+  settings.torn_timeout = config.checkpoints.torn_timeout;
+  return settings;
+}
+
+// One line, however many things were wrong.
+std::string OneLine(std::string_view text) {
+  return absl::StrReplaceAll({text.data(), text.size()}, {{"\n", "; "}});
+}
+
+std::string PathOf(const config::ModelConfig& config, const std::string& file) {
+  return absl::StrCat(config.checkpoints.folder, "/", file);
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Deployment>> Deployment::Create(config::ModelConfig config,
+                                                               Surroundings& surroundings,
+                                                               std::shared_ptr<Journal> journal) {
+  RELIGHT_ASSIGN_OR_RETURN(std::unique_ptr<model::Graph> graph,
+                           surroundings.factory.Create(config));
+  return std::unique_ptr<Deployment>(
+      new Deployment(std::move(config), std::move(graph), surroundings, std::move(journal)));
+}
+
+Deployment::Deployment(config::ModelConfig config, std::unique_ptr<model::Graph> graph,
+                       Surroundings& surroundings, std::shared_ptr<Journal> journal)
+    : config_(std::move(config)),
+      settings_(SettingsOf(config_)),
+      graph_(std::move(graph)),
+      surroundings_(surroundings),
+      journal_(std::move(journal)),
+      arena_(surroundings.factory, graph_->device(), config_.arenas) {
+  Signature signature;
+  signature.model = config_.name;
+  signature.inputs = graph_->inputs();
+  signature.outputs = graph_->outputs();
+  signature.batching = config_.batching;
+  path_ = MakeRequestPath(std::move(signature), surroundings.compute);
+  if (surroundings_.draining) path_->StopAdmitting(absl::UnavailableError("draining"));
+}
+
+// Whoever destroys it has seen TryRetire succeed, or has ended the threads that use it.
+Deployment::~Deployment() {
+  CancelLoad();
+  for (const std::shared_ptr<VersionRecord>& record : Records()) {
+    Slot::Handle handle = Unpublish(record, "");
+    while (!Slot::DestroyWhenUnused(handle, kDestroyStep)) {
+    }
+  }
+}
+
+void Deployment::Scan() {
+  absl::StatusOr<std::vector<storage::FolderEntry>> listing =
+      storage::ScanFolder(config_.checkpoints.folder);
+  if (listing.ok() != listing_.ok()) {
+    if (listing.ok()) {
+      spdlog::info("model {}: the folder of checkpoints can be listed again", Escape(config_.name));
+    } else {
+      spdlog::warn("model {}: {}", Escape(config_.name),
+                   OneLine(std::string(listing.status().message())));
+    }
+  }
+  listing_ = listing.status();
+  if (listing.ok()) Observe(*listing, surroundings_.clock.Now(), settings_, memory_);
+}
+
+Decision Deployment::Decide(const Orders& orders) const {
+  std::optional<std::string> under_way;
+  if (load_ != nullptr) under_way = load_->file;
+  PolicyInput input{memory_,    config_.version, LoadedRows(), !listing_.ok(),
+                    orders.pin, orders.unloaded, under_way,    surroundings_.clock.Now(),
+                    settings_};
+  Decision decision = serving::Decide(input);
+  if (!listing_.ok()) decision.reason = std::string(listing_.message());
+  return decision;
+}
+
+void Deployment::Act(const Decision& decision, std::uint64_t generation) {
+  switch (decision.action) {
+    case Decision::Action::kNothing:
+      return;
+    case Decision::Action::kLoad:
+      return StartLoad(decision, generation);
+    case Decision::Action::kMakeCurrent:
+      MakeCurrent(decision.generation);
+      return;
+    case Decision::Action::kUnloadAll:
+      return UnloadAll();
+  }
+}
+
+void Deployment::StartLoad(const Decision& decision, std::uint64_t generation) {
+  auto load = std::make_shared<LoadUnderWay>();
+  load->file = decision.file;
+  load->stem = decision.stem;
+  load->listed = memory_.files.at(decision.file).identity;
+  load->order.path = PathOf(config_, decision.file);
+  load->order.version = decision.version;
+  load->order.generation = generation;
+  load->order.settled = decision.settled;
+  if (const std::shared_ptr<VersionRecord> current = Current();
+      decision.unchanged_will_do && current != nullptr && config_.arenas > 1) {
+    load->order.unchanged = current->digest;
+  }
+  load_ = load;
+  // Once the result is there this deployment may be destroyed; what is woken stays.
+  surroundings_.load([this, load, &surroundings = surroundings_] {
+    RunLoad(load);
+    surroundings.wake();
+  });
+}
+
+void Deployment::RunLoad(const std::shared_ptr<LoadUnderWay>& load) {
+  LoadTools tools{config_,
+                  *graph_,
+                  [this](std::size_t bytes) { return MakeRoom(bytes); },
+                  [this](const ServedVersion& version, std::int64_t batch_size) {
+                    return path_->WarmUp(version, batch_size, config_.warm_up.free_dim);
+                  },
+                  {}};
+  tools.hooks.parallel_for = surroundings_.parallel_for;
+  tools.hooks.between_chunks = [this, load]() -> absl::Status {
+    if (load->cancelled || surroundings_.stopping) return absl::CancelledError("no longer wanted");
+    return absl::OkStatus();
+  };
+  LoadResult result = LoadCheckpoint(load->order, tools);
+  MutexLock lock(load->mutex);
+  load->result = std::move(result);
+}
+
+// Runs on a loader's thread, and takes the oldest version that does not serve out of memory.
+absl::StatusOr<std::shared_ptr<Arena::Lease>> Deployment::MakeRoom(std::size_t size_bytes) {
+  while (true) {
+    std::shared_ptr<VersionRecord> victim;
+    {
+      MutexLock lock(mutex_);
+      if (records_.size() < static_cast<std::size_t>(config_.arenas)) break;
+      const auto found = std::find_if(records_.begin(), records_.end(),
+                                      [this](const auto& record) ABSL_EXCLUSIVE_LOCKS_REQUIRED(
+                                          mutex_) { return record->generation != current_; });
+      victim = found == records_.end() ? records_.front() : *found;
+    }
+    if (config_.arenas == 1) Pause();
+    Slot::Handle handle = Unpublish(victim, "made way for the next");
+    victim.reset();
+    const auto give_up =
+        std::chrono::steady_clock::now() + absl::ToChronoNanoseconds(kWaitForBlock);
+    while (!Slot::DestroyWhenUnused(handle, kDestroyStep)) {
+      if (surroundings_.stopping || std::chrono::steady_clock::now() > give_up) {
+        DestroyOnLoader(std::move(handle));
+        return absl::UnavailableError(
+            "the version that was to make way is still answering a request");
+      }
+    }
+  }
+  return arena_.Acquire(size_bytes, kWaitForBlock);
+}
+
+void Deployment::Pause() {
+  paused_ = true;
+  path_->StopAdmitting(absl::UnavailableError(absl::StrCat(
+      "model ", Escape(config_.name),
+      " is paused while its only block of weights is replaced (arenas: 1); try again")));
+  path_->WaitIdle(absl::Now() + kWaitForBlock);
+}
+
+void Deployment::Resume() {
+  if (paused_.exchange(false) && !surroundings_.draining) path_->ResumeAdmitting();
+}
+
+void Deployment::CancelLoad() {
+  if (load_ != nullptr) load_->cancelled = true;
+}
+
+std::uint64_t Deployment::Collect() {
+  if (load_ == nullptr) return 0;
+  std::optional<LoadResult> result;
+  {
+    MutexLock lock(load_->mutex);
+    result = std::exchange(load_->result, std::nullopt);
+  }
+  if (!result.has_value()) return 0;
+  const std::shared_ptr<LoadUnderWay> load = std::exchange(load_, nullptr);
+  std::uint64_t published = 0;
+  if (!load->cancelled && !surroundings_.stopping) {
+    if (result->verdict == Verdict::kServed) {
+      published = Publish(*load, *std::move(result));
+    } else {
+      Remember(*load, *result);
+    }
+  }
+  Resume();
+  return published;
+}
+
+std::uint64_t Deployment::Publish(const LoadUnderWay& load, LoadResult result) {
+  const auto start = std::chrono::steady_clock::now();
+  const absl::Time now = surroundings_.clock.Now();
+  LoadedCheckpoint& loaded = *result.loaded;
+  auto record = std::make_shared<VersionRecord>();
+  record->version = load.order.version;
+  record->generation = load.order.generation;
+  record->file = load.file;
+  record->stem = load.stem;
+  record->identity = *result.identity;
+  record->loaded_at = now;
+  record->tree = loaded.checkpoint->shared_tree();
+  record->storages = loaded.checkpoint->storages();
+  record->state_dict = std::move(loaded.state_dict);
+  record->plan = std::move(loaded.plan);
+  record->digest = loaded.digest;
+  record->lease = std::move(loaded.lease);
+  {
+    MutexLock lock(mutex_);
+    records_.push_back(record);
+    current_ = record->generation;
+  }
+  const std::string digest = *loaded.served->weights_digest;
+  path_->slot().Publish(std::move(loaded.served));
+  result.phases.emplace_back("publish", absl::FromChrono(std::chrono::steady_clock::now() - start));
+
+  Record({load.file, *result.identity, Verdict::kServed, "", record->generation}, now, settings_,
+         memory_);
+  HistoryEntry entry{.time = now,
+                     .event = HistoryEvent::kServed,
+                     .version = record->version,
+                     .generation = record->generation,
+                     .file = load.file,
+                     .weights_digest = digest,
+                     .phases = result.phases};
+  journal_->Add(std::move(entry));
+  journal_->CountReload("served");
+  for (const auto& [phase, duration] : result.phases) journal_->CountPhase(phase, duration);
+  journal_->SetLastGoodLoad(now);
+  absl::Duration total;
+  for (const auto& [phase, duration] : result.phases) total += duration;
+  spdlog::info("model {}: serves version {}, generation {}, from {} (weights {}) after {}",
+               Escape(config_.name), record->version, record->generation, Escape(load.file), digest,
+               absl::FormatDuration(total));
+  const std::uint64_t generation = record->generation;
+  StartAftercare(std::move(record), std::move(loaded.checkpoint));
+  return generation;
+}
+
+void Deployment::Remember(const LoadUnderWay& load, const LoadResult& result) {
+  const absl::Time now = surroundings_.clock.Now();
+  Attempt attempt{load.file, result.identity.value_or(load.listed), result.verdict,
+                  std::string(result.status.message()), 0};
+  std::shared_ptr<VersionRecord> current = Current();
+  if (result.verdict == Verdict::kUnchanged && current != nullptr) {
+    attempt.generation = current->generation;
+    attempt.reason = absl::StrCat("holds the same weights as version ", current->version,
+                                  ", generation ", current->generation);
+  }
+  const auto known = memory_.files.find(load.file);
+  const bool first_failure = known == memory_.files.end() ||
+                             known->second.verdict != Verdict::kTransient ||
+                             known->second.reason != attempt.reason;
+  HistoryEntry entry{.time = now,
+                     .version = load.order.version,
+                     .file = load.file,
+                     .reason = attempt.reason,
+                     .phases = result.phases};
+  const std::string file = Escape(load.file);
+  const std::string model = Escape(config_.name);
+  switch (Record(attempt, now, settings_, memory_)) {
+    case Verdict::kUnchanged:
+      entry.event = HistoryEvent::kUnchanged;
+      entry.generation = attempt.generation;
+      journal_->CountReload("unchanged");
+      journal_->SetLastGoodLoad(now);
+      journal_->Add(std::move(entry));
+      spdlog::info("model {}: {} {}; nothing is swapped", model, file, attempt.reason);
+      break;
+    case Verdict::kRefused:
+      entry.event = HistoryEvent::kRefused;
+      journal_->CountReload("refused");
+      journal_->Add(std::move(entry));
+      spdlog::warn("model {}: {} is refused: {}", model, file, OneLine(attempt.reason));
+      break;
+    case Verdict::kTransient:
+      journal_->CountReload("retrying");
+      if (!first_failure) break;
+      entry.event = HistoryEvent::kRetrying;
+      journal_->Add(std::move(entry));
+      spdlog::warn("model {}: {} cannot be loaded now and is tried again: {}", model, file,
+                   OneLine(attempt.reason));
+      break;
+    case Verdict::kTorn:
+    case Verdict::kUnsettled:
+    case Verdict::kUntried:
+    case Verdict::kServed:
+      spdlog::debug("model {}: {} is not whole yet: {}", model, file, OneLine(attempt.reason));
+      break;
+  }
+}
+
+void Deployment::StartAftercare(std::shared_ptr<VersionRecord> record,
+                                std::shared_ptr<const storage::Checkpoint> source) {
+  // Nothing of this deployment is used: it may be gone by then.
+  surroundings_.after_swap([record = std::move(record), source = std::move(source),
+                            how = config_.training_state, journal = journal_,
+                            &surroundings = surroundings_]() mutable {
+    const auto pace = [&]() -> absl::Status {
+      if (record->retired || surroundings.stopping) return absl::CancelledError("it was retired");
+      return absl::OkStatus();
+    };
+    TakeCareOf(*record, std::move(source), how, surroundings.spool_folder, pace);
+    journal->SetFileSha256(record->generation, record->aftermath().file_sha256);
+    record.reset();
+    surroundings.wake();
+  });
+}
+
+bool Deployment::MakeCurrent(std::uint64_t generation) {
+  HistoryEntry entry{.time = surroundings_.clock.Now(), .event = HistoryEvent::kServed};
+  {
+    MutexLock lock(mutex_);
+    const auto found = std::find_if(records_.begin(), records_.end(), [&](const auto& record) {
+      return record->generation == generation;
+    });
+    if (found == records_.end()) return false;
+    current_ = generation;
+    entry.version = (*found)->version;
+    entry.file = (*found)->file;
+    entry.weights_digest = (*found)->digest.ToHex();
+  }
+  path_->slot().MakeCurrent(generation);
+  entry.generation = generation;
+  entry.reason = "was still in memory";
+  spdlog::info("model {}: serves version {}, generation {} again", Escape(config_.name),
+               entry.version, generation);
+  journal_->Add(std::move(entry));
+  return true;
+}
+
+Slot::Handle Deployment::Unpublish(const std::shared_ptr<VersionRecord>& record,
+                                   const std::string& why) {
+  {
+    MutexLock lock(mutex_);
+    std::erase(records_, record);
+    if (current_ == record->generation) current_ = 0;
+  }
+  record->retired = true;
+  Slot::Handle handle = path_->slot().Remove(record->generation);
+  if (!why.empty()) {
+    journal_->Add({.time = surroundings_.clock.Now(),
+                   .event = HistoryEvent::kRetired,
+                   .version = record->version,
+                   .generation = record->generation,
+                   .file = record->file,
+                   .weights_digest = record->digest.ToHex(),
+                   .reason = why});
+    spdlog::info("model {}: version {}, generation {} is retired: {}", Escape(config_.name),
+                 record->version, record->generation, why);
+  }
+  return handle;
+}
+
+void Deployment::DestroyOnLoader(Slot::Handle handle) {
+  ++dying_;
+  auto shared = std::make_shared<Slot::Handle>(std::move(handle));
+  surroundings_.load([this, shared] {
+    while (!Slot::DestroyWhenUnused(*shared, kDestroyStep)) {
+    }
+    --dying_;
+  });
+}
+
+void Deployment::UnloadAll() {
+  for (const std::shared_ptr<VersionRecord>& record : Records()) {
+    DestroyOnLoader(Unpublish(record, "the model was unloaded"));
+  }
+}
+
+bool Deployment::TryRetire() {
+  CancelLoad();
+  Collect();
+  if (load_ != nullptr || dying_ > 0 || path_.use_count() > 1) return false;
+  if (!path_->WaitIdle(absl::InfinitePast())) return false;
+  for (const std::shared_ptr<VersionRecord>& record : Records()) {
+    Slot::Handle handle = Unpublish(record, "the model's config changed or was removed");
+    Slot::DestroyWhenUnused(handle, kWaitForBlock);
+  }
+  return true;
+}
+
+std::vector<std::shared_ptr<VersionRecord>> Deployment::Records() const {
+  MutexLock lock(mutex_);
+  return {records_.rbegin(), records_.rend()};
+}
+
+std::shared_ptr<VersionRecord> Deployment::Current() const {
+  MutexLock lock(mutex_);
+  for (const std::shared_ptr<VersionRecord>& record : records_) {
+    if (record->generation == current_) return record;
+  }
+  return nullptr;
+}
+
+std::vector<LoadedRow> Deployment::LoadedRows() const {
+  std::vector<LoadedRow> rows;
+  MutexLock lock(mutex_);
+  for (const std::shared_ptr<VersionRecord>& record : records_) {
+    rows.push_back({record->version, record->generation, record->file, record->stem,
+                    record->identity, record->generation == current_});
+  }
+  return rows;
+}
+
+}  // namespace relight::serving

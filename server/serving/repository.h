@@ -1,0 +1,37 @@
+// Which models there are: the sub-folders of the repository that hold a model.textproto.
+#ifndef RELIGHT_SERVER_SERVING_REPOSITORY_H_
+#define RELIGHT_SERVER_SERVING_REPOSITORY_H_
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+
+namespace relight::serving {
+
+// Names of the model folders, sorted; hidden ones are skipped. NOT_FOUND where the repository does
+// not exist, UNAVAILABLE where it cannot be listed just now.
+absl::StatusOr<std::vector<std::string>> ListModels(const std::string& repository);
+
+// Says when a model that is missing counts as removed: after two listings and five seconds.
+//
+// Thread-compatible.
+class RemovalCounter {
+ public:
+  // Takes in one full listing; returns those of `known` that are removed.
+  std::vector<std::string> Count(const std::vector<std::string>& listed,
+                                 const std::vector<std::string>& known, absl::Time now);
+
+ private:
+  struct Missing {
+    int listings = 0;
+    absl::Time since;
+  };
+  std::map<std::string, Missing> missing_;
+};
+
+}  // namespace relight::serving
+
+#endif  // RELIGHT_SERVER_SERVING_REPOSITORY_H_

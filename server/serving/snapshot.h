@@ -1,0 +1,26 @@
+// Writing a version that is in memory as the checkpoint that it came from.
+#ifndef RELIGHT_SERVER_SERVING_SNAPSHOT_H_
+#define RELIGHT_SERVER_SERVING_SNAPSHOT_H_
+
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "server/model/graph_factory.h"
+#include "server/serving/model_manager.h"
+#include "server/serving/server_core.h"
+
+namespace relight::serving {
+
+// Runs on the calling thread, which may wait: writes to a temporary file below `snapshot_dir`,
+// reads it back and compares, and moves it into place. INVALID_ARGUMENT for a path that leaves the
+// folder, ALREADY_EXISTS, FAILED_PRECONDITION where the training state is gone (weights_only still
+// works), RESOURCE_EXHAUSTED where the disk is full, CANCELLED by `progress`.
+absl::StatusOr<SnapshotResult> WriteSnapshot(const SnapshotRequest& request,
+                                             const ModelManager::SnapshotSource& source,
+                                             const std::string& snapshot_dir,
+                                             model::GraphFactory& factory,
+                                             const ServerCore::SnapshotProgress& progress);
+
+}  // namespace relight::serving
+
+#endif  // RELIGHT_SERVER_SERVING_SNAPSHOT_H_
