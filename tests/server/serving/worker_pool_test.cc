@@ -1,0 +1,49 @@
+#include "server/serving/worker_pool.h"
+
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <numeric>
+#include <vector>
+
+#include "tests/server/serving/fake_graph.h"
+
+namespace relight::serving {
+namespace {
+
+TEST(WorkerPoolTest, RunsWhatWasSubmittedBeforeItEnds) {
+  std::atomic<int> ran{0};
+  {
+    WorkerPool pool("test", 2);
+    for (int i = 0; i < 100; ++i) pool.Submit([&] { ++ran; });
+  }
+  EXPECT_EQ(ran, 100);
+}
+
+TEST(WorkerPoolTest, ParallelForCallsEachIndexOnce) {
+  for (const int threads : {1, 4}) {
+    WorkerPool pool("test", threads);
+    std::vector<std::atomic<int>> calls(1000);
+    pool.parallel_for()(calls.size(), [&](std::size_t i) { ++calls[i]; });
+    for (const auto& count : calls) EXPECT_EQ(count, 1);
+    pool.parallel_for()(0, [](std::size_t) { FAIL(); });
+  }
+}
+
+TEST(WorkerPoolTest, ParallelForWorksOnAThreadOfThePoolWhileTheOthersAreBusy) {
+  WorkerPool pool("test", 2);
+  Gate busy;
+  pool.Submit([&] { busy.Pass(); });
+  std::atomic<int> sum{0};
+  Gate done;
+  pool.Submit([&] {
+    pool.parallel_for()(10, [&](std::size_t i) { sum += static_cast<int>(i); });
+    done.Open();
+    busy.Open();
+  });
+  done.Pass();
+  EXPECT_EQ(sum, 45);
+}
+
+}  // namespace
+}  // namespace relight::serving
