@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <libdeflate.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -41,6 +42,16 @@ absl::Status WriteAt(int fd, absl::Span<const std::byte> bytes, std::uint64_t of
   return absl::OkStatus();
 }
 
+// A trainer that deletes old checkpoints changes only when the inode's status last changed: what
+// was read is still what was there.
+bool WasOnlyDeleted(const Checkpoint& checkpoint) {
+  struct stat info {};
+  return checkpoint.summary().format != Format::kShardedIndex &&
+         ::fstat(checkpoint.fd(), &info) == 0 && info.st_nlink == 0 &&
+         static_cast<std::uint64_t>(info.st_size) == checkpoint.identity().size_bytes &&
+         absl::TimeFromTimespec(info.st_mtim) == checkpoint.identity().modified;
+}
+
 }  // namespace
 
 absl::StatusOr<Spool> Spool::Create(const Checkpoint& checkpoint,
@@ -63,7 +74,8 @@ absl::StatusOr<Spool> Spool::Create(const Checkpoint& checkpoint,
     spool.size_bytes_ += run.size_bytes;
     spool.runs_.emplace(index, run);
   }
-  RELIGHT_RETURN_IF_ERROR(checkpoint.CheckUnchanged());
+  const absl::Status unchanged = checkpoint.CheckUnchanged();
+  if (!unchanged.ok() && !WasOnlyDeleted(checkpoint)) return unchanged;
   return spool;
 }
 

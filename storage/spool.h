@@ -24,9 +24,10 @@ namespace relight::storage {
 class Spool {
  public:
   // Copies storages `indices` of `checkpoint` into an unnamed file in `folder`, verifying CRCs, and
-  // checks that the checkpoint did not change meanwhile. `between_chunks` is called every few MiB
-  // (pacing, cancelling); may be empty. RESOURCE_EXHAUSTED where the disk is full; IO_ERROR where
-  // the checkpoint changed, and whatever Checkpoint::StreamStorage says.
+  // checks that the checkpoint did not change meanwhile (being deleted is no change).
+  // `between_chunks` is called every few MiB (pacing, cancelling); may be empty. RESOURCE_EXHAUSTED
+  // where the disk is full; IO_ERROR where the checkpoint changed, and whatever
+  // Checkpoint::StreamStorage says.
   static absl::StatusOr<Spool> Create(const Checkpoint& checkpoint,
                                       const std::vector<std::uint32_t>& indices,
                                       const std::string& folder,
