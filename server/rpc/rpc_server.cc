@@ -11,12 +11,17 @@
 
 #include "absl/status/status.h"
 #include "absl/time/clock.h"
+#include "base/escape.h"
 #include "base/status_macros.h"
+#include "grpc/health/v1/health.pb.h"
 #include "server/rpc/admin_io.h"
+#include "server/rpc/admin_service.h"
+#include "server/rpc/admin_socket.h"
 #include "server/rpc/concat.h"
 #include "server/rpc/health_service.h"
 #include "server/rpc/infer_call.h"
 #include "server/rpc/inference_service.h"
+#include "server/rpc/metrics_endpoint.h"
 
 namespace relight::rpc {
 namespace {
@@ -45,6 +50,8 @@ std::chrono::system_clock::time_point ToGrpcDeadline(absl::Time deadline) {
 void PrepareLibrary() {
   static const bool once = [] {
     grpc::EnableDefaultHealthCheckService(false);
+    // Reflection can only describe what is linked.
+    grpc::health::v1::HealthCheckRequest::descriptor();
     grpc::reflection::InitProtoReflectionServerBuilderPlugin();
     return true;
   }();
@@ -61,7 +68,10 @@ class RpcServerImpl final : public RpcServer {
         queries_(1),
         actions_(2),
         public_service_({options.allow_model_control, options.server_name, options.server_version},
-                        environment_, health_, queries_, actions_) {}
+                        environment_, health_, queries_, actions_),
+        local_service_({/*allow_model_control=*/true, options.server_name, options.server_version},
+                       environment_, health_, queries_, actions_),
+        admin_service_(core, options.server_version, absl::Now(), queries_, actions_) {}
 
   ~RpcServerImpl() override {
     if (!stopped_) DrainAndStop(absl::Now());
@@ -69,9 +79,17 @@ class RpcServerImpl final : public RpcServer {
 
   absl::Status Start() {
     PrepareLibrary();
+    RELIGHT_RETURN_IF_ERROR(StartMetrics());
+    RELIGHT_RETURN_IF_ERROR(StartAdmin());
     RELIGHT_RETURN_IF_ERROR(StartPublic());
-    subscription_ = core_.Subscribe([this](const std::string&) { health_.Update(); });
+    subscription_ = core_.Subscribe([this](const std::string& model) {
+      health_.Update();
+      admin_service_.ModelChanged(model);
+    });
+    started_ = true;
+    // What changed before the subscription.
     health_.Update();
+    for (const std::string& model : core_.ModelNames()) admin_service_.ModelChanged(model);
     return absl::OkStatus();
   }
 
@@ -82,17 +100,15 @@ class RpcServerImpl final : public RpcServer {
   void DrainAndStop(absl::Time deadline) override {
     stopped_ = true;
     health_.StartDraining();
-    core_.Drain(deadline);
-    subscription_.reset();
-    public_service_.EndStreams();
-    health_.EndWatches();
-    if (public_server_ != nullptr) public_server_->Shutdown(ToGrpcDeadline(deadline));
-    queries_.Stop();
-    actions_.Stop();
-    environment_.calls.WaitNone();
-    public_service_.WaitStreamsDone();
-    health_.WaitWatchesDone();
+    if (started_) core_.Drain(deadline);
+    EndOpenCalls();
+    ShutDown(public_server_.get(), deadline);
+    ShutDown(admin_server_.get(), deadline);
+    WaitForCalls();
     public_server_.reset();
+    admin_server_.reset();
+    admin_socket_.reset();
+    metrics_.reset();
   }
 
  private:
@@ -109,6 +125,86 @@ class RpcServerImpl final : public RpcServer {
     builder.SetMaxSendMessageSize(-1);
   }
 
+  // Those that would not end by themselves.
+  void EndOpenCalls() {
+    subscription_.reset();
+    public_service_.EndStreams();
+    local_service_.EndStreams();
+    health_.EndWatches();
+    admin_service_.EndWatches();
+  }
+
+  // Calls that are open at the deadline are cancelled.
+  static void ShutDown(grpc::Server* server, absl::Time deadline) {
+    if (server != nullptr) server->Shutdown(ToGrpcDeadline(deadline));
+  }
+
+  // Every reactor must be gone before its server is; cancelled ones wait only for work under way.
+  void WaitForCalls() {
+    actions_.Stop();
+    queries_.Stop();
+    environment_.calls.WaitNone();
+    public_service_.WaitStreamsDone();
+    local_service_.WaitStreamsDone();
+    health_.WaitWatchesDone();
+    admin_service_.WaitCallsDone();
+  }
+
+  absl::Status StartMetrics() {
+    if (options_.metrics_port < 0) return absl::OkStatus();
+    RELIGHT_ASSIGN_OR_RETURN(
+        metrics_, StartMetricsEndpoint(JoinAddress(options_.metrics_address, options_.metrics_port),
+                                       [this] { return CollectMetrics(); }));
+    metrics_port_ = metrics_->port();
+    return absl::OkStatus();
+  }
+
+  MetricsInput CollectMetrics() const {
+    MetricsInput input;
+    input.models = core_.GetModelStatistics();
+    if (auto versions = core_.GetStatistics("", std::nullopt); versions.ok()) {
+      input.versions = *std::move(versions);
+    }
+    input.ready = core_.IsReady() && !health_.draining();
+    input.server_version = options_.server_version;
+    return input;
+  }
+
+  absl::Status StartAdmin() {
+    const bool tcp = options_.admin_port >= 0;
+    if (!tcp && options_.admin_socket.empty()) return absl::OkStatus();
+    grpc::ServerBuilder builder;
+    Configure(builder);
+    int socket_bound = 0;
+    if (!options_.admin_socket.empty()) {
+      RELIGHT_ASSIGN_OR_RETURN(admin_socket_, AdminSocket::Prepare(options_.admin_socket));
+      builder.AddListeningPort(admin_socket_->grpc_target(), grpc::InsecureServerCredentials(),
+                               &socket_bound);
+    }
+    const std::string address = JoinAddress("127.0.0.1", options_.admin_port);
+    if (tcp) {
+      builder.AddListeningPort(address, grpc::InsecureServerCredentials(), &admin_port_);
+    }
+    builder.RegisterService(&admin_service_);
+    builder.RegisterService(&local_service_);
+    builder.RegisterService(&health_);
+    admin_server_ = builder.BuildAndStart();
+    if (tcp && (admin_server_ == nullptr || admin_port_ <= 0)) {
+      return CannotListen(address, "--admin-port");
+    }
+    if (admin_socket_ == nullptr) return absl::OkStatus();
+    if (admin_server_ == nullptr || socket_bound <= 0) {
+      return CannotListen(Escape(options_.admin_socket), "--admin-socket");
+    }
+    return admin_socket_->Publish();
+  }
+
+  static absl::Status CannotListen(const std::string& address, std::string_view flags) {
+    return absl::UnavailableError(Concat("cannot listen on ", address,
+                                         ": it is in use, or the address is not this machine's (",
+                                         flags, ")"));
+  }
+
   absl::Status StartPublic() {
     grpc::ServerBuilder builder;
     Configure(builder);
@@ -118,9 +214,7 @@ class RpcServerImpl final : public RpcServer {
     builder.RegisterService(&health_);
     public_server_ = builder.BuildAndStart();
     if (public_server_ != nullptr && grpc_port_ > 0) return absl::OkStatus();
-    return absl::UnavailableError(Concat(
-        "cannot listen on ", address,
-        ": the port is in use or the address is not this machine's (--grpc-address, --grpc-port)"));
+    return CannotListen(address, "--grpc-address, --grpc-port");
   }
 
   const RpcOptions options_;
@@ -130,11 +224,17 @@ class RpcServerImpl final : public RpcServer {
   AdminIo queries_;  // Short ones, which must not wait behind a snapshot.
   AdminIo actions_;
   InferenceService public_service_;
+  InferenceService local_service_;
+  AdminService admin_service_;
   std::unique_ptr<serving::ServerCore::Subscription> subscription_;
+  std::unique_ptr<MetricsEndpoint> metrics_;
+  std::unique_ptr<AdminSocket> admin_socket_;
+  std::unique_ptr<grpc::Server> admin_server_;
   std::unique_ptr<grpc::Server> public_server_;
   int grpc_port_ = 0;
   int metrics_port_ = -1;
   int admin_port_ = -1;
+  bool started_ = false;
   bool stopped_ = false;
 };
 

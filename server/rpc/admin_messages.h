@@ -1,0 +1,24 @@
+// Statuses, history and snapshots as the admin service's messages. Names that are not UTF-8 are
+// escaped.
+//
+// Pure and thread-safe.
+#ifndef RELIGHT_SERVER_RPC_ADMIN_MESSAGES_H_
+#define RELIGHT_SERVER_RPC_ADMIN_MESSAGES_H_
+
+#include "absl/time/time.h"
+#include "relight/v1/admin.pb.h"
+#include "server/serving/server_core.h"
+#include "server/serving/status.h"
+
+namespace relight::rpc {
+
+v1::ModelStatus ToMessage(const serving::ModelStatus& status);
+v1::HistoryEntry ToMessage(const serving::HistoryEntry& entry);
+v1::SnapshotResult ToMessage(const serving::SnapshotResult& result);
+serving::SnapshotRequest FromMessage(const v1::SnapshotRequest& request);
+
+void SetTimestamp(absl::Time time, google::protobuf::Timestamp& out);
+
+}  // namespace relight::rpc
+
+#endif  // RELIGHT_SERVER_RPC_ADMIN_MESSAGES_H_
