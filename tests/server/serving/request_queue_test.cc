@@ -1,0 +1,174 @@
+#include "server/serving/request_queue.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <memory>
+#include <vector>
+
+#include "absl/time/clock.h"
+
+namespace relight::serving {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::IsEmpty;
+
+class RequestQueueTest : public ::testing::Test {
+ protected:
+  static config::Batching Limits() {
+    config::Batching batching;
+    batching.max_batch_size = 4;
+    return batching;
+  }
+  static std::unique_ptr<PendingRequest> Make(std::int64_t rows, std::int64_t shape = 0) {
+    auto pending = std::make_unique<PendingRequest>();
+    pending->admitted.rows = rows;
+    pending->admitted.size_bytes = static_cast<std::uint64_t>(rows);
+    pending->admitted.key.free_dims = {shape};
+    pending->arrived = kStart;
+    return pending;
+  }
+  static bool Push(RequestQueue& queue, std::unique_ptr<PendingRequest> pending) {
+    return !queue.Push(pending).has_value();
+  }
+  static std::vector<std::int64_t> RowsOf(PendingList list) {
+    std::vector<std::int64_t> rows;
+    while (!list.empty()) rows.push_back(list.PopFront()->admitted.rows);
+    return rows;
+  }
+  static RequestQueue::Taken Take(RequestQueue& queue) { return queue.Take(kNow, kStart); }
+
+  static inline const absl::Time kNow = absl::FromUnixSeconds(1000);
+  static inline const RequestQueue::TimePoint kStart{std::chrono::hours(1)};
+};
+
+TEST_F(RequestQueueTest, EmptyQueueGivesNothing) {
+  RequestQueue queue(Limits());
+  const RequestQueue::Taken taken = Take(queue);
+  EXPECT_TRUE(taken.batch.empty());
+  EXPECT_TRUE(taken.dropped.empty());
+  EXPECT_FALSE(taken.more);
+  EXPECT_FALSE(taken.look_again.has_value());
+}
+
+TEST_F(RequestQueueTest, TakesInOrderAndSaysThatMoreWait) {
+  RequestQueue queue(Limits());
+  for (const std::int64_t rows : {1, 2, 3}) EXPECT_TRUE(Push(queue, Make(rows)));
+  RequestQueue::Taken first = Take(queue);
+  EXPECT_TRUE(first.more);
+  EXPECT_THAT(RowsOf(std::move(first.batch)), ElementsAre(1, 2));
+  RequestQueue::Taken second = Take(queue);
+  EXPECT_FALSE(second.more);
+  EXPECT_THAT(RowsOf(std::move(second.batch)), ElementsAre(3));
+}
+
+TEST_F(RequestQueueTest, ShapesTakeTurns) {
+  RequestQueue queue(Limits());
+  for (const std::int64_t rows : {3, 3, 3}) EXPECT_TRUE(Push(queue, Make(rows, 1)));
+  EXPECT_TRUE(Push(queue, Make(2, 2)));
+  EXPECT_THAT(RowsOf(Take(queue).batch), ElementsAre(3));
+  EXPECT_THAT(RowsOf(Take(queue).batch), ElementsAre(2));
+  EXPECT_THAT(RowsOf(Take(queue).batch), ElementsAre(3));
+  EXPECT_THAT(RowsOf(Take(queue).batch), ElementsAre(3));
+}
+
+TEST_F(RequestQueueTest, AnyNumberOfShapesComesAndGoes) {
+  RequestQueue queue(Limits());
+  for (int round = 0; round < 3; ++round) {
+    for (std::int64_t shape = 0; shape < 100; ++shape) {
+      ASSERT_TRUE(Push(queue, Make(1, shape)));
+      ASSERT_TRUE(Push(queue, Make(2, shape)));
+    }
+    for (std::int64_t shape = 0; shape < 100; ++shape) {
+      ASSERT_THAT(RowsOf(Take(queue).batch), ElementsAre(1, 2));
+    }
+    EXPECT_EQ(queue.level().requests, 0U);
+  }
+}
+
+TEST_F(RequestQueueTest, WhatMustNotRunIsSetAsideAndLeavesItsRoom) {
+  RequestQueue queue(Limits());
+  auto late = Make(3);
+  late->request.deadline = kNow;
+  auto timed_out = Make(3);
+  timed_out->queue_deadline = kNow;
+  auto cancelled = Make(3);
+  cancelled->request.cancelled = std::make_shared<std::atomic<bool>>(true);
+  EXPECT_TRUE(Push(queue, std::move(late)));
+  EXPECT_TRUE(Push(queue, Make(1)));
+  EXPECT_TRUE(Push(queue, std::move(timed_out)));
+  EXPECT_TRUE(Push(queue, std::move(cancelled)));
+  EXPECT_TRUE(Push(queue, Make(2)));
+  RequestQueue::Taken taken = Take(queue);
+  EXPECT_THAT(RowsOf(std::move(taken.batch)), ElementsAre(1, 2));
+  std::vector<DropReason> reasons;
+  while (!taken.dropped.empty()) reasons.push_back(taken.dropped.PopFront()->drop);
+  EXPECT_THAT(reasons, ElementsAre(DropReason::kDeadline, DropReason::kQueueTimeout,
+                                   DropReason::kCancelled));
+  EXPECT_EQ(queue.level().requests, 0U);
+  EXPECT_EQ(queue.level().bytes, 0U);
+}
+
+TEST_F(RequestQueueTest, DelayedBatchSaysWhenToLookAgain) {
+  config::Batching limits = Limits();
+  limits.max_queue_delay = absl::Milliseconds(10);
+  RequestQueue queue(limits);
+  EXPECT_TRUE(Push(queue, Make(1)));
+  const auto steady_now = kStart + std::chrono::milliseconds(4);
+  const RequestQueue::Taken early = queue.Take(kNow, steady_now);
+  EXPECT_TRUE(early.batch.empty());
+  EXPECT_FALSE(early.more);
+  EXPECT_EQ(early.look_again, kStart + std::chrono::milliseconds(10));
+  EXPECT_EQ(queue.level().requests, 1U);
+  EXPECT_THAT(RowsOf(queue.Take(kNow, *early.look_again).batch), ElementsAre(1));
+}
+
+TEST_F(RequestQueueTest, ReadyShapeIsNotHeldUpByOneThatWaits) {
+  config::Batching limits = Limits();
+  limits.max_queue_delay = absl::Hours(1);
+  RequestQueue queue(limits);
+  EXPECT_TRUE(Push(queue, Make(1, 1)));
+  EXPECT_TRUE(Push(queue, Make(2, 2)));
+  EXPECT_TRUE(Push(queue, Make(2, 2)));
+  EXPECT_THAT(RowsOf(Take(queue).batch), ElementsAre(2, 2));
+  EXPECT_THAT(RowsOf(Take(queue).batch), IsEmpty());
+}
+
+TEST_F(RequestQueueTest, SplitAtAPreferredSizeKeepsTheRestInOrder) {
+  config::Batching limits = Limits();
+  limits.max_batch_size = 8;
+  limits.preferred_batch_sizes = {2};
+  limits.max_queue_delay = absl::Hours(1);
+  RequestQueue queue(limits);
+  for (const std::int64_t rows : {2, 3, 1, 1}) EXPECT_TRUE(Push(queue, Make(rows)));
+  EXPECT_THAT(RowsOf(Take(queue).batch), ElementsAre(2));
+  EXPECT_THAT(RowsOf(Take(queue).batch), IsEmpty());
+  queue.Stop(absl::UnavailableError("draining"));
+  EXPECT_THAT(RowsOf(Take(queue).batch), ElementsAre(3, 1, 1));
+}
+
+TEST_F(RequestQueueTest, RefusedRequestStaysWithTheCaller) {
+  RequestQueue queue(Limits());
+  queue.Stop(absl::UnavailableError("draining"));
+  auto pending = Make(1);
+  const std::optional<Failure> failure = queue.Push(pending);
+  ASSERT_TRUE(failure.has_value());
+  EXPECT_EQ(failure->reason, FailureReason::kUnavailable);
+  EXPECT_EQ(failure->status, absl::UnavailableError("draining"));
+  EXPECT_NE(pending, nullptr);
+}
+
+TEST_F(RequestQueueTest, IdleOnlyWhenWhatWasTakenIsFinished) {
+  RequestQueue queue(Limits());
+  EXPECT_TRUE(queue.WaitIdle(absl::InfinitePast()));
+  EXPECT_TRUE(Push(queue, Make(1)));
+  EXPECT_FALSE(queue.WaitIdle(absl::Now()));
+  const RequestQueue::Taken taken = Take(queue);
+  EXPECT_FALSE(queue.WaitIdle(absl::Now()));
+  queue.Finished(taken.batch.size());
+  EXPECT_TRUE(queue.WaitIdle(absl::InfinitePast()));
+}
+
+}  // namespace
+}  // namespace relight::serving
