@@ -52,6 +52,8 @@ class FolderWatcher {
 
 // By inotify where the kernel grants it, else by timeouts alone.
 std::unique_ptr<FolderWatcher> MakeFolderWatcher();
+// By timeouts alone.
+std::unique_ptr<FolderWatcher> MakeTimedFolderWatcher();
 
 }  // namespace relight::storage
 

@@ -191,10 +191,12 @@ class TimedWatcher final : public FolderWatcher {
 
 }  // namespace
 
+std::unique_ptr<FolderWatcher> MakeTimedFolderWatcher() { return std::make_unique<TimedWatcher>(); }
+
 std::unique_ptr<FolderWatcher> MakeFolderWatcher() {
   UniqueFd inotify(::inotify_init1(IN_NONBLOCK | IN_CLOEXEC));
   UniqueFd wake(::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC));
-  if (!inotify.valid() || !wake.valid()) return std::make_unique<TimedWatcher>();
+  if (!inotify.valid() || !wake.valid()) return MakeTimedFolderWatcher();
   return std::make_unique<InotifyWatcher>(std::move(inotify), std::move(wake));
 }
 

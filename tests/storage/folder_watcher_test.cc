@@ -1,7 +1,3 @@
-#include <fcntl.h>
-#include <sys/resource.h>
-#include <unistd.h>
-
 #include <filesystem>
 #include <memory>
 #include <thread>
@@ -129,18 +125,15 @@ TEST(FolderWatcherTest, WakeEndsAWaitThatBeganOrIsYetToBegin) {
   waker.join();
 }
 
-TEST(FolderWatcherTest, WithoutDescriptorsItStillWaitsAndWakes) {
-  rlimit before{};
-  ASSERT_EQ(::getrlimit(RLIMIT_NOFILE, &before), 0);
-  rlimit none = before;
-  none.rlim_cur = 0;
-  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &none), 0);
-  const auto watcher = MakeFolderWatcher();
-  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &before), 0);
+TEST(FolderWatcherTest, WithoutInotifyItStillWaitsAndWakes) {
+  const auto watcher = MakeTimedFolderWatcher();
   watcher->Watch({"/nowhere"});
   watcher->Wait(absl::Milliseconds(1));
   watcher->Wake();
   watcher->Wait(kTooLong);
+  std::thread waker([&] { watcher->Wake(); });
+  watcher->Wait(absl::InfiniteDuration());
+  waker.join();
 }
 
 }  // namespace
