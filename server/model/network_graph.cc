@@ -44,6 +44,13 @@ struct Plan {
   std::shared_ptr<Device> device;
 };
 
+// Half-width inputs are computed at least in the parameters' width, float32 where there are none:
+// on the CPU, LibTorch 1.13 computes next to nothing in float16. The way back is exact.
+at::Tensor Widened(const at::Tensor& input, at::ScalarType compute_type) {
+  const bool half = input.scalar_type() == at::kHalf || input.scalar_type() == at::kBFloat16;
+  return half && input.scalar_type() != compute_type ? input.to(compute_type) : input;
+}
+
 class BoundNetwork final : public BoundModel {
  public:
   BoundNetwork(std::shared_ptr<const Plan> plan, BoundWeights weights)
@@ -64,7 +71,8 @@ class BoundNetwork final : public BoundModel {
   std::vector<at::Tensor> Run(const std::vector<at::Tensor>& inputs) const {
     std::vector<at::Tensor> values;
     values.reserve(inputs.size() + operations_.size());
-    values = inputs;
+    const at::ScalarType compute_type = weights_.compute_type.value_or(at::kFloat);
+    for (const at::Tensor& input : inputs) values.push_back(Widened(input, compute_type));
     std::vector<at::Tensor> arguments;
     for (std::size_t step = 0; step < operations_.size(); ++step) {
       arguments.clear();

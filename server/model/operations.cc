@@ -17,11 +17,6 @@ at::Tensor InTypeOf(const at::Tensor& tensor, const at::Tensor& parameter) {
                                                          : tensor.to(parameter.scalar_type());
 }
 
-// What is only defined on real numbers takes integers as such.
-at::Tensor AsFloating(const at::Tensor& tensor) {
-  return tensor.is_floating_point() ? tensor : tensor.to(at::kFloat);
-}
-
 // Whether this is the only reference to the tensor and to its memory.
 bool IsOurs(const at::Tensor& tensor) {
   return tensor.use_count() == 1 && tensor.storage().use_count() == 1;
@@ -39,17 +34,17 @@ Operation ActivationOf(network::ActivationOp op) {
     case ActivationOp::kRelu6:
       return [](auto& in) { return at::clamp(in[0], 0, 6); };
     case ActivationOp::kSigmoid:
-      return [](auto& in) { return at::sigmoid(AsFloating(in[0])); };
+      return [](auto& in) { return at::sigmoid(in[0]); };
     case ActivationOp::kTanh:
-      return [](auto& in) { return at::tanh(AsFloating(in[0])); };
+      return [](auto& in) { return at::tanh(in[0]); };
     case ActivationOp::kSilu:
-      return [](auto& in) { return at::silu(AsFloating(in[0])); };
+      return [](auto& in) { return at::silu(in[0]); };
     case ActivationOp::kHardswish:
-      return [](auto& in) { return at::hardswish(AsFloating(in[0])); };
+      return [](auto& in) { return at::hardswish(in[0]); };
     case ActivationOp::kHardsigmoid:
       break;
   }
-  return [](auto& in) { return at::hardsigmoid(AsFloating(in[0])); };
+  return [](auto& in) { return at::hardsigmoid(in[0]); };
 }
 
 class Maker {
@@ -77,28 +72,25 @@ class Maker {
   }
   Operation operator()(const network::MaxPool2d& pool) const {
     return [pool](auto& in) {
-      return at::max_pool2d(AsFloating(in[0]), Sizes(pool.kernel_size), Sizes(pool.stride),
-                            Sizes(pool.padding), Sizes(pool.dilation), pool.ceil_mode);
+      return at::max_pool2d(in[0], Sizes(pool.kernel_size), Sizes(pool.stride), Sizes(pool.padding),
+                            Sizes(pool.dilation), pool.ceil_mode);
     };
   }
   Operation operator()(const network::AvgPool2d& pool) const {
     return [pool](auto& in) {
-      return at::avg_pool2d(AsFloating(in[0]), Sizes(pool.kernel_size), Sizes(pool.stride),
-                            Sizes(pool.padding), pool.ceil_mode, pool.count_include_pad);
+      return at::avg_pool2d(in[0], Sizes(pool.kernel_size), Sizes(pool.stride), Sizes(pool.padding),
+                            pool.ceil_mode, pool.count_include_pad);
     };
   }
   Operation operator()(const network::AdaptiveAvgPool2d& pool) const {
-    return [pool](auto& in) {
-      return at::adaptive_avg_pool2d(AsFloating(in[0]), Sizes(pool.output_size));
-    };
+    return [pool](auto& in) { return at::adaptive_avg_pool2d(in[0], Sizes(pool.output_size)); };
   }
   Operation operator()(const network::Flatten& flatten) const {
     return [flatten](auto& in) { return at::flatten(in[0], flatten.start_dim, flatten.end_dim); };
   }
   Operation operator()(const network::Softmax& softmax) const {
     return [softmax](auto& in) {
-      const at::Tensor x = AsFloating(in[0]);
-      return softmax.log ? at::log_softmax(x, softmax.dim) : at::softmax(x, softmax.dim);
+      return softmax.log ? at::log_softmax(in[0], softmax.dim) : at::softmax(in[0], softmax.dim);
     };
   }
   Operation operator()(const network::Concat& concat) const {
@@ -121,27 +113,19 @@ class Maker {
     return ActivationOf(activation.op);
   }
   Operation operator()(const network::Gelu& gelu) const {
-    return [tanh = gelu.tanh](auto& in) {
-      return at::gelu(AsFloating(in[0]), tanh ? "tanh" : "none");
-    };
+    return [tanh = gelu.tanh](auto& in) { return at::gelu(in[0], tanh ? "tanh" : "none"); };
   }
   Operation operator()(const network::LeakyRelu& leaky) const {
-    return [slope = leaky.negative_slope](auto& in) {
-      return at::leaky_relu(AsFloating(in[0]), slope);
-    };
+    return [slope = leaky.negative_slope](auto& in) { return at::leaky_relu(in[0], slope); };
   }
   Operation operator()(const network::Elu& elu) const {
-    return [alpha = elu.alpha](auto& in) { return at::elu(AsFloating(in[0]), alpha); };
+    return [alpha = elu.alpha](auto& in) { return at::elu(in[0], alpha); };
   }
   Operation operator()(const network::Softplus& softplus) const {
-    return [softplus](auto& in) {
-      return at::softplus(AsFloating(in[0]), softplus.beta, softplus.threshold);
-    };
+    return [softplus](auto& in) { return at::softplus(in[0], softplus.beta, softplus.threshold); };
   }
   Operation operator()(const network::Hardtanh& hardtanh) const {
-    return [hardtanh](auto& in) {
-      return at::hardtanh(AsFloating(in[0]), hardtanh.min_val, hardtanh.max_val);
-    };
+    return [hardtanh](auto& in) { return at::hardtanh(in[0], hardtanh.min_val, hardtanh.max_val); };
   }
 
  private:

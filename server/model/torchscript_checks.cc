@@ -26,9 +26,9 @@ ParameterSpec SpecOf(std::string name, const at::Tensor& tensor, bool buffer) {
   spec.shape = tensor.sizes().vec();
   spec.dtype = IsFloatingPoint(*dtype) ? DType::kFloat32 : *dtype;
   spec.buffer = buffer;
-  // Batch norms count batches; files from before they did are still good.
-  constexpr std::string_view kCounter = "num_batches_tracked";
-  spec.required = !(buffer && spec.shape.empty() && name.ends_with(kCounter));
+  // An archive does not say which buffers are persistent, and a state dict has only those; so one
+  // may be missing, unless it is learned.
+  spec.required = !buffer || name.ends_with("running_mean") || name.ends_with("running_var");
   spec.name = std::move(name);
   return spec;
 }

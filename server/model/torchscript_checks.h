@@ -22,7 +22,8 @@ struct ParameterSlot {
 };
 
 // All of them, in the order in which PyTorch's state_dict() lists them. One that a module holds in
-// two places is listed under both names. Throws where one is of a type that cannot be served.
+// two places is listed under both names. Buffers other than running statistics are optional. Throws
+// where one is of a type that cannot be served.
 std::vector<ParameterSlot> FindParameterSlots(const torch::jit::Module& module);
 
 // Puts `tensor` into the slot of `module` or of a copy of it. LibTorch checks neither its shape nor
