@@ -1,7 +1,8 @@
 # relight_add_library(NAME SOURCES... [PUBLIC_DEPS ...] [PRIVATE_DEPS ...])
 #   one static library per layer, with the project's warnings on and private.
-# relight_add_test(NAME SOURCES... DEPS ... [LABELS ...])
-#   one GoogleTest binary; its cases are discovered by CTest.
+# relight_add_test(NAME SOURCES... DEPS ... [LABELS ...] [WHOLE])
+#   one GoogleTest binary; its cases are discovered by CTest. WHOLE makes it one case instead, for
+#   binaries that take seconds to start because of what they load.
 
 include(GoogleTest)
 
@@ -39,13 +40,18 @@ function(relight_add_library name)
 endfunction()
 
 function(relight_add_test name)
-  cmake_parse_arguments(arg "" "" "SOURCES;DEPS;LABELS" ${ARGN})
+  cmake_parse_arguments(arg "WHOLE" "" "SOURCES;DEPS;LABELS" ${ARGN})
   add_executable(${name} ${arg_SOURCES})
   target_link_libraries(${name} PRIVATE ${arg_DEPS} GTest::gmock GTest::gtest_main)
   target_include_directories(${name} PRIVATE ${CMAKE_SOURCE_DIR})
   target_compile_definitions(${name} PRIVATE
     RELIGHT_TEST_DATA="${CMAKE_SOURCE_DIR}/tests/data" RELIGHT_SOURCE_DIR="${CMAKE_SOURCE_DIR}")
   relight_target_options(${name})
-  gtest_discover_tests(${name} DISCOVERY_TIMEOUT 60
-    PROPERTIES LABELS "${arg_LABELS}" TIMEOUT 120)
+  if(arg_WHOLE)
+    add_test(NAME ${name} COMMAND ${name})
+    set_tests_properties(${name} PROPERTIES LABELS "${arg_LABELS}" TIMEOUT 300)
+  else()
+    gtest_discover_tests(${name} DISCOVERY_TIMEOUT 60
+      PROPERTIES LABELS "${arg_LABELS}" TIMEOUT 120)
+  endif()
 endfunction()
