@@ -1,10 +1,10 @@
 #include "client/ctl/infer_input.h"
 
+#include <array>
 #include <cerrno>
+#include <cstdio>
 #include <cstring>
-#include <fstream>
-#include <iostream>
-#include <iterator>
+#include <memory>
 #include <nlohmann/json.hpp>
 
 #include "absl/strings/numbers.h"
@@ -183,10 +183,19 @@ std::pair<std::string, std::string> SplitNamed(const std::string& text) {
 }
 
 absl::StatusOr<std::string> ReadFile(const std::string& path) {
-  if (path == "-") return std::string(std::istreambuf_iterator<char>(std::cin), {});
-  std::ifstream file(path, std::ios::binary);
-  std::string bytes(std::istreambuf_iterator<char>(file), {});
-  if (!file.is_open() || file.bad()) {
+  const bool is_stdin = path == "-";
+  const std::unique_ptr<std::FILE, int (*)(std::FILE*)> opened(
+      is_stdin ? nullptr : std::fopen(path.c_str(), "rb"),
+      [](std::FILE* f) { return std::fclose(f); });
+  std::FILE* const file = is_stdin ? stdin : opened.get();
+  std::string bytes;
+  std::array<char, 64 * 1024> buffer;
+  while (file != nullptr) {
+    const std::size_t count = std::fread(buffer.data(), 1, buffer.size(), file);
+    bytes.append(buffer.data(), count);
+    if (count < buffer.size()) break;
+  }
+  if (file == nullptr || std::ferror(file) != 0) {
     const int error = errno;
     const std::string message = absl::StrCat(Escape(path), ": ", std::strerror(error));
     return error == ENOENT ? absl::NotFoundError(message) : absl::FailedPreconditionError(message);

@@ -3,6 +3,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <nlohmann/json.hpp>
@@ -86,7 +87,7 @@ absl::StatusOr<T> AsUsageError(absl::StatusOr<T> connection) {
 absl::StatusOr<absl::Duration> ParseTimeout(const std::string& text) {
   double seconds = 0;
   absl::Duration duration;
-  if (absl::SimpleAtod(text, &seconds)) {
+  if (absl::SimpleAtod(text, &seconds) && !std::isnan(seconds)) {
     duration = absl::Seconds(seconds);
   } else if (!absl::ParseDuration(text, &duration)) {
     return UsageError(

@@ -1,0 +1,42 @@
+// A server of the generated services, on a free loopback port and a Unix socket, that shares no
+// code with relight's own: what the client's tests talk to.
+//
+// Models: "double" (input x FP32 [-1, 4], output y = 2 * x, answers raw), "typed" (the same,
+// answers in typed contents), "echo" (returns every input as an output of its name), "slow"
+// (answers only a caller who has given up), "busy" (UNAVAILABLE), "lying" (an answer whose bytes
+// miss its shape).
+#ifndef RELIGHT_TESTS_CLIENT_FAKE_SERVER_H_
+#define RELIGHT_TESTS_CLIENT_FAKE_SERVER_H_
+
+#include <filesystem>
+#include <memory>
+#include <string>
+
+namespace relight::client {
+
+class FakeServer {
+ public:
+  FakeServer();
+  ~FakeServer();
+
+  std::string target() const;        // "127.0.0.1:PORT"
+  std::string socket_path() const;   // Of the admin service.
+  std::string admin_target() const;  // "unix:" and the socket's path.
+  // A folder of this server's own, gone with it.
+  const std::filesystem::path& folder() const { return folder_; }
+
+  void SetServing(bool serving);  // Health; watchers hear of it.
+  // What the last Snapshot request asked for, as text.
+  std::string last_snapshot_request() const;
+  // Requests under way of "slow".
+  int slow_requests() const;
+
+ private:
+  struct Impl;
+  std::filesystem::path folder_;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace relight::client
+
+#endif  // RELIGHT_TESTS_CLIENT_FAKE_SERVER_H_
