@@ -1,0 +1,306 @@
+// The relightctl binary, run as a person or a script runs it.
+#include <fcntl.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <spawn.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "tests/client/fake_server.h"
+
+namespace relight::client {
+namespace {
+
+using Json = nlohmann::json;
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+using ::testing::StartsWith;
+
+struct Outcome {
+  int code = -1;
+  std::string out;
+  std::string err;
+
+  Json json() const { return Json::parse(out, nullptr, /*allow_exceptions=*/false); }
+};
+
+std::string ReadAll(const std::filesystem::path& path) {
+  std::ifstream file(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(file), {}};
+}
+
+class CtlTest : public testing::Test {
+ protected:
+  // With no more environment than `environment`, so that the tester's own does not matter.
+  Outcome RunBare(std::vector<std::string> words, const std::string& input = "",
+                  std::vector<std::string> environment = {}) {
+    const std::filesystem::path folder = server_.folder();
+    std::ofstream(folder / "in") << input;
+    posix_spawn_file_actions_t files;
+    posix_spawn_file_actions_init(&files);
+    const std::string in = folder / "in";
+    const std::string out = folder / "out";
+    const std::string err = folder / "err";
+    constexpr int kWrite = O_WRONLY | O_CREAT | O_TRUNC;
+    posix_spawn_file_actions_addopen(&files, STDIN_FILENO, in.c_str(), O_RDONLY, 0);
+    posix_spawn_file_actions_addopen(&files, STDOUT_FILENO, out.c_str(), kWrite, 0600);
+    posix_spawn_file_actions_addopen(&files, STDERR_FILENO, err.c_str(), kWrite, 0600);
+    words.insert(words.begin(), RELIGHTCTL);
+    pid_t child = 0;
+    const int error = posix_spawn(&child, RELIGHTCTL, &files, nullptr, Pointers(words).data(),
+                                  Pointers(environment).data());
+    posix_spawn_file_actions_destroy(&files);
+    Outcome outcome;
+    int status = 0;
+    if (error == 0 && waitpid(child, &status, 0) == child && WIFEXITED(status)) {
+      outcome = {WEXITSTATUS(status), ReadAll(out), ReadAll(err)};
+    }
+    return outcome;
+  }
+
+  Outcome Run(std::vector<std::string> words, const std::string& input = "") {
+    words.insert(words.end(), {"--server", server_.target(), "--admin", server_.socket_path()});
+    return RunBare(std::move(words), input);
+  }
+
+  FakeServer server_;
+
+ private:
+  static std::vector<char*> Pointers(std::vector<std::string>& words) {
+    std::vector<char*> pointers;
+    for (std::string& word : words) pointers.push_back(word.data());
+    pointers.push_back(nullptr);
+    return pointers;
+  }
+};
+
+TEST_F(CtlTest, HelpIsForEveryCommand) {
+  const Outcome help = RunBare({"--help"});
+  EXPECT_EQ(help.code, 0);
+  EXPECT_THAT(help.out, HasSubstr("exit codes:"));
+  for (const char* command : {"infer", "status", "history", "watch", "reload", "pin", "unpin",
+                              "rollback", "unload", "snapshot", "health"}) {
+    EXPECT_THAT(help.out, HasSubstr(std::string("\n  ") + command + " ")) << command;
+    const Outcome one = RunBare({command, "--help"});
+    EXPECT_EQ(one.code, 0);
+    EXPECT_THAT(one.out, AllOf(StartsWith(std::string("usage: relightctl ") + command),
+                               HasSubstr("example")));
+    EXPECT_EQ(RunBare({"help", command}).out, one.out);
+  }
+  EXPECT_THAT(RunBare({"--version"}).out, StartsWith("relightctl "));
+}
+
+TEST_F(CtlTest, MistakesAreUsageErrorsWithAHint) {
+  EXPECT_EQ(RunBare({}).code, 2);
+  EXPECT_THAT(RunBare({"statsu"}).err, HasSubstr("did you mean status?"));
+  EXPECT_THAT(Run({"status", "--jsn"}).err, HasSubstr("did you mean --json?"));
+  for (const std::vector<std::string>& words :
+       std::vector<std::vector<std::string>>{{"statsu"},
+                                             {"status", "--jsn"},
+                                             {"status", "one", "two"},
+                                             {"pin", "double"},
+                                             {"pin", "double", "newest"},
+                                             {"pin", "double", "-1"},
+                                             {"history", "double", "--limit", "-1"},
+                                             {"history", "double", "--limit", "4294967296"},
+                                             {"status", "--timeout", "soon"},
+                                             {"status", "--color", "blue"},
+                                             {"infer", "double", "[1, 2"},
+                                             {"infer", "double", "--version", "one", "[[1]]"},
+                                             {"infer", "double", "z=[[1, 2, 3, 4]]"}}) {
+    EXPECT_EQ(Run(words).code, 2) << words.back();
+  }
+  EXPECT_EQ(RunBare({"health", "--server", "nowhere"}).code, 2);
+}
+
+TEST_F(CtlTest, InferPrintsTheAnswerAndWhoGaveIt) {
+  const Outcome outcome = Run({"infer", "double", "[[1, 2, 3, 4.25]]"});
+  EXPECT_EQ(outcome.code, 0) << outcome.err;
+  EXPECT_EQ(outcome.out,
+            "double version 100, generation 7, digest 00112233445566778899aabbccddeeff\n"
+            "y  FP32 [1, 4]\n"
+            "  2.0 4.0 6.0 8.5\n");
+}
+
+TEST_F(CtlTest, InferPrintsJson) {
+  const Outcome outcome = Run({"infer", "double", "--input", "x=[[0.1, 2, 3, 4]]", "--json",
+                               "--version", "42", "--id", "seven"});
+  EXPECT_EQ(outcome.code, 0) << outcome.err;
+  EXPECT_EQ(outcome.json(), Json::parse(R"({
+      "model": "double", "version": "42", "generation": 7, "id": "seven",
+      "weights_digest": "00112233445566778899aabbccddeeff",
+      "outputs": [{"name": "y", "datatype": "FP32", "shape": [1, 4],
+                   "data": [[0.2, 4.0, 6.0, 8.0]]}]})"));
+}
+
+TEST_F(CtlTest, InferReadsStandardInputAndSaves) {
+  const std::filesystem::path saved = server_.folder() / "y.npy";
+  const Outcome outcome =
+      Run({"infer", "double", "@-", "--save", "y=" + saved.string()}, "[[1, 2, 3, 4]]");
+  EXPECT_EQ(outcome.code, 0) << outcome.err;
+  const Outcome again = Run({"infer", "double", "@" + saved.string(), "--json"});
+  EXPECT_EQ(again.json()["outputs"][0]["data"], Json::parse("[[4.0, 8.0, 12.0, 16.0]]"));
+}
+
+TEST_F(CtlTest, InferSendsSeveralInputsOfSeveralTypes) {
+  const Outcome outcome = Run({"infer", "echo", "--input=n=[[9007199254740993]]",
+                               "--input=s=[[\"caf\\u00e9\"]]", "--input=h=[[0.5]]", "--json"});
+  EXPECT_EQ(outcome.code, 0) << outcome.err;
+  EXPECT_EQ(outcome.json()["outputs"][0]["data"], Json::parse("[[9007199254740993]]"));
+  EXPECT_EQ(outcome.json()["outputs"][1]["data"], Json::parse("[[\"caf\\u00e9\"]]"));
+  EXPECT_EQ(outcome.json()["outputs"][2]["data"], Json::parse("[[0.5]]"));
+}
+
+TEST_F(CtlTest, ExitCodesTellFailuresApart) {
+  const std::string x = "[[1, 2, 3, 4]]";
+  const Outcome not_found = Run({"infer", "unknown", x});
+  EXPECT_EQ(not_found.code, 4);
+  EXPECT_EQ(not_found.err, "relightctl: NOT_FOUND: unknown model unknown\n");
+  EXPECT_EQ(not_found.out, "");
+  EXPECT_EQ(Run({"infer", "busy", x}).code, 3);
+  EXPECT_EQ(Run({"infer", "slow", x, "--timeout", "100ms"}).code, 5);
+  EXPECT_EQ(Run({"infer", "double", "@/no/such/file"}).code, 4);
+  const Outcome refused = Run({"reload", "broken"});
+  EXPECT_EQ(refused.code, 1);
+  EXPECT_THAT(refused.err, StartsWith("relightctl: FAILED_PRECONDITION: step-200.pt"));
+}
+
+TEST_F(CtlTest, ErrorsAreJsonWhereAskedFor) {
+  const Outcome outcome = Run({"infer", "unknown", "[1]", "--json"});
+  EXPECT_EQ(outcome.code, 4);
+  EXPECT_EQ(Json::parse(outcome.err),
+            Json::parse(R"({"error": {"code": "NOT_FOUND", "message": "unknown model unknown"}})"));
+  EXPECT_EQ(Json::parse(Run({"infer", "--json"}).err)["error"]["code"], "USAGE");
+}
+
+TEST_F(CtlTest, AnAbsentServerSaysWhereToLook) {
+  const std::string nowhere = "unix:" + (server_.folder() / "none.sock").string();
+  const Outcome health = RunBare({"health", "--server", nowhere});
+  EXPECT_EQ(health.code, 3);
+  EXPECT_THAT(health.err, HasSubstr("Is relightd running there?"));
+}
+
+TEST_F(CtlTest, FindsTheAdminSocketThroughTheEnvironment) {
+  EXPECT_EQ(RunBare({"status"}, "", {"RELIGHT_ADMIN_SOCKET=" + server_.socket_path()}).code, 0);
+  const std::filesystem::path runtime = server_.folder() / "run";
+  const Outcome missing = RunBare({"status"}, "", {"XDG_RUNTIME_DIR=" + runtime.string()});
+  EXPECT_EQ(missing.code, 3);
+  EXPECT_THAT(missing.err, HasSubstr(runtime.string() + "/relight/admin.sock"));
+  std::filesystem::create_directories(runtime / "relight");
+  std::filesystem::create_hard_link(server_.socket_path(), runtime / "relight" / "admin.sock");
+  EXPECT_EQ(RunBare({"status"}, "", {"XDG_RUNTIME_DIR=" + runtime.string()}).code, 0);
+}
+
+TEST_F(CtlTest, StatusHasARowPerModel) {
+  const Outcome outcome = Run({"status"});
+  EXPECT_EQ(outcome.code, 0) << outcome.err;
+  EXPECT_THAT(outcome.out, StartsWith("MODEL   STATE    VERSION  GENERATION  DIGEST"));
+  EXPECT_THAT(outcome.out, HasSubstr("double  serving  100      7           001122334455  "
+                                     "step-100.pt"));
+  EXPECT_THAT(outcome.out, HasSubstr("step-200.pt: parameter fc1.weight has NaN\n"));
+  EXPECT_THAT(outcome.out, HasSubstr("fresh   waiting  -"));
+  EXPECT_THAT(Run({"status", "--color", "always"}).out, HasSubstr("\x1b[32mserving\x1b[0m"));
+}
+
+TEST_F(CtlTest, StatusOfAModelShowsItsFolder) {
+  for (const std::string& out :
+       {Run({"status", "double"}).out, Run({"status", "--candidates"}).out}) {
+    EXPECT_THAT(out, AllOf(HasSubstr("version rule  name: every stem ends in digits"),
+                           HasSubstr("notes.txt"), HasSubstr("passed over"),
+                           HasSubstr("its suffix is none of a checkpoint")));
+  }
+  EXPECT_EQ(Run({"status", "unknown"}).code, 4);
+}
+
+TEST_F(CtlTest, StatusIsJsonForPrograms) {
+  const Json json = Run({"status", "--json"}).json();
+  ASSERT_TRUE(json.is_object());
+  EXPECT_EQ(json["ready"], true);
+  EXPECT_EQ(json["started_at"], nullptr);
+  const Json& model = json["models"][0];
+  EXPECT_EQ(model["state"], "serving");
+  EXPECT_EQ(model["version"], 100);
+  EXPECT_EQ(model["last_good_load"], "2023-11-14T22:13:20.000Z");
+  EXPECT_EQ(model["candidates"][0]["state"], "refused");
+  EXPECT_EQ(model["candidates"][1]["version"], nullptr);
+  EXPECT_EQ(json["models"][1]["version"], nullptr);
+}
+
+TEST_F(CtlTest, HistoryIsATableOrJson) {
+  const Outcome table = Run({"history", "double"});
+  EXPECT_THAT(table.out, AllOf(HasSubstr("refused"), HasSubstr("25 ms")));
+  const Json json = Run({"history", "double", "--json", "--limit", "1"}).json();
+  ASSERT_EQ(json.size(), 1U);
+  EXPECT_EQ(json[0]["event"], "refused");
+  EXPECT_EQ(json[0]["reason"], "parameter fc1.weight has NaN");
+}
+
+TEST_F(CtlTest, WatchPrintsALinePerChangeUntilTheServerStops) {
+  const Outcome outcome = Run({"watch", "ending", "--json"});
+  EXPECT_EQ(outcome.code, 3);
+  std::istringstream lines(outcome.out);
+  std::string line;
+  for (int version : {100, 200}) {
+    ASSERT_TRUE(std::getline(lines, line));
+    EXPECT_EQ(Json::parse(line)["version"], version);
+  }
+  EXPECT_FALSE(std::getline(lines, line));
+  EXPECT_THAT(Run({"watch", "ending"}).out, HasSubstr("double  serving  version 200"));
+}
+
+TEST_F(CtlTest, LeversSayWhatServesNow) {
+  const std::string served = ", generation 7, digest 00112233445566778899aabbccddeeff";
+  EXPECT_EQ(Run({"reload", "double"}).out, "double serves version 300" + served + ", since now\n");
+  EXPECT_EQ(Run({"pin", "double", "5"}).out, "double serves version 5" + served + " (pinned)\n");
+  EXPECT_EQ(Run({"unpin", "double"}).out, "double serves version 100" + served + "\n");
+  EXPECT_EQ(Run({"rollback", "double"}).out, "double serves version 99" + served + " (pinned)\n");
+  EXPECT_EQ(Run({"unload", "double"}).out, "double is unloaded\n");
+  EXPECT_EQ(Run({"reload", "double", "--json"}).json()["swapped"], true);
+  EXPECT_EQ(Run({"pin", "double", "5", "--json"}).json()["pinned_version"], 5);
+  EXPECT_EQ(Run({"pin", "double", "404"}).code, 4);
+}
+
+TEST_F(CtlTest, SnapshotPrintsThePathFirst) {
+  const Outcome outcome = Run({"snapshot", "double"});
+  EXPECT_EQ(outcome.code, 0) << outcome.err;
+  EXPECT_THAT(outcome.out, StartsWith("/snapshots/double/100-7.pt\n"));
+  EXPECT_THAT(outcome.out, AllOf(HasSubstr("4.0 KiB (4096 bytes)"), HasSubstr("sha256     abcdef"),
+                                 HasSubstr("left out   /scheduler: torch")));
+  EXPECT_EQ(outcome.err, "");
+  EXPECT_EQ(Run({"snapshot", "double", "--json"}).json()["path"], "/snapshots/double/100-7.pt");
+}
+
+TEST_F(CtlTest, SnapshotFlagsReachTheServer) {
+  const Outcome refused = Run({"snapshot", "double", "taken.pt"});
+  EXPECT_EQ(refused.code, 1);
+  EXPECT_THAT(refused.err, StartsWith("relightctl: ALREADY_EXISTS:"));
+  EXPECT_EQ(Run({"snapshot", "double", "taken.pt", "--overwrite", "--weights-only", "--lossless",
+                 "--version", "42"})
+                .code,
+            0);
+  EXPECT_EQ(server_.last_snapshot_request(),
+            "model: \"double\" path: \"taken.pt\" version: 42 overwrite: true weights_only: true "
+            "lossless: true");
+}
+
+TEST_F(CtlTest, HealthIsAnExitCode) {
+  EXPECT_EQ(Run({"health"}).out, "serving\n");
+  EXPECT_EQ(Run({"health"}).code, 0);
+  EXPECT_EQ(Run({"health", "--wait"}).code, 0);
+  EXPECT_EQ(Run({"health", "--service", "unknown"}).code, 4);
+  server_.SetServing(false);
+  const Outcome outcome = Run({"health"});
+  EXPECT_EQ(outcome.code, 1);
+  EXPECT_EQ(outcome.out, "not serving\n");
+  EXPECT_EQ(Run({"health", "--json"}).json()["status"], "not serving");
+  EXPECT_EQ(Run({"health", "--wait", "--timeout", "100ms"}).code, 5);
+}
+
+}  // namespace
+}  // namespace relight::client
