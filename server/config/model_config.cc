@@ -5,18 +5,16 @@
 #include <cstdint>
 #include <filesystem>
 #include <regex>
-#include <set>
 #include <system_error>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_split.h"
 #include "base/escape.h"
 #include "base/status_macros.h"
 #include "relight/v1/model_config.pb.h"
 #include "server/config/config_errors.h"
 #include "server/config/config_file.h"
-#include "server/config/network_reader.h"
+#include "server/config/graph_reader.h"
 #include "server/config/text_proto.h"
 
 namespace relight::config {
@@ -54,7 +52,7 @@ class Reader {
   ModelConfig Read(const std::string& folder) {
     config_.folder = folder;
     ReadName();
-    ReadGraph();
+    ReadGraph(proto_, place_, config_, errors_);
     ReadDevice();
     ReadPrecision();
     ReadBatching();
@@ -69,10 +67,6 @@ class Reader {
 
  private:
   void ReadName();
-  void ReadGraph();
-  void ReadNetwork();
-  void ReadTorchScript();
-  void CheckTorchScriptTensors(const std::vector<TensorSpec>& specs, const char* what);
   void ReadDevice();
   std::optional<DeviceChoice> ParseDevice(const std::string& text) const;
   void ReadPrecision();
@@ -108,97 +102,6 @@ void Reader::ReadName() {
     errors_.Add(0, absl::StrCat("the folder's name ", Escape(name),
                                 " cannot name a model: it must be UTF-8 text without control "
                                 "characters and backslashes"));
-  }
-}
-
-void Reader::ReadGraph() {
-  config_.inputs = ReadTensors(proto_, place_, TensorRole::kInput, errors_);
-  config_.outputs = ReadTensors(proto_, place_, TensorRole::kOutput, errors_);
-  switch (proto_.graph_case()) {
-    case v1::ModelConfig::kNetwork:
-      return ReadNetwork();
-    case v1::ModelConfig::kTorchscript:
-      return ReadTorchScript();
-    case v1::ModelConfig::GRAPH_NOT_SET:
-      errors_.Add(1,
-                  "there is no graph: describe it as network { layer { name: \"fc1\" linear { "
-                  "in_features: 10 out_features: 5 } } ... }, or name an exported one as "
-                  "torchscript { file: \"graph.pt\" }");
-  }
-}
-
-void Reader::ReadNetwork() {
-  const Place place = place_.In("network", proto_.network());
-  network::NetworkDescription description{.inputs = config_.inputs,
-                                          .outputs = config_.outputs,
-                                          .layers = ReadLayers(proto_.network(), place, errors_)};
-  absl::StatusOr<network::Network> network = network::Network::Build(std::move(description));
-  if (network.ok()) {
-    config_.inputs = network->inputs();
-    config_.outputs = network->outputs();
-    config_.graph = *std::move(network);
-    return;
-  }
-  for (const absl::string_view text : absl::StrSplit(network.status().message(), '\n')) {
-    // "line 7: what"; without a number it concerns the whole network.
-    constexpr std::size_t kPrefix = sizeof("line ") - 1;
-    const std::string line(text);
-    int number = 0;
-    const auto parsed =
-        line.starts_with("line ")
-            ? std::from_chars(line.data() + kPrefix, line.data() + line.size(), number)
-            : std::from_chars_result{};
-    if (number > 0) {
-      errors_.Add(number, line.substr(static_cast<std::size_t>(parsed.ptr - line.data()) + 2));
-    } else {
-      errors_.Add(place.line(), line);
-    }
-  }
-}
-
-void Reader::ReadTorchScript() {
-  const Place place = place_.In("torchscript", proto_.torchscript());
-  const std::string& file = proto_.torchscript().file();
-  if (file.empty()) {
-    errors_.Add(place.line(), "torchscript: file is missing");
-  } else if (file == "." || file == ".." ||
-             file.find_first_of(std::string("/\0", 2)) != std::string::npos) {
-    errors_.Add(place.Line("file"),
-                absl::StrCat("torchscript: file \"", Escape(file),
-                             "\" must be the plain name of a file beside model.textproto"));
-  }
-  CheckTorchScriptTensors(config_.inputs, "input");
-  CheckTorchScriptTensors(config_.outputs, "output");
-  config_.graph =
-      TorchScriptGraph{.path = Resolve(file), .inputs = config_.inputs, .outputs = config_.outputs};
-}
-
-void Reader::CheckTorchScriptTensors(const std::vector<TensorSpec>& specs, const char* what) {
-  if (specs.empty()) {
-    errors_.Add(place_.Line("torchscript"),
-                absl::StrCat("a torchscript graph does not say its ", what, "s: declare ", what,
-                             " { name: ... datatype: ... shape: [...] }, in the order of forward"));
-  }
-  std::set<std::string_view> names;
-  for (const TensorSpec& spec : specs) {
-    const std::string subject = absl::StrCat(what, " \"", Escape(spec.name), "\"");
-    if (spec.name.empty()) errors_.Add(spec.line, absl::StrCat("an ", what, " has no name"));
-    if (!names.insert(spec.name).second) {
-      errors_.Add(spec.line, absl::StrCat(subject, " is declared twice"));
-    }
-    if (spec.shape.empty()) {
-      errors_.Add(spec.line,
-                  absl::StrCat(subject, " has no shape: give one, such as shape: [-1, 10]"));
-    }
-    if (spec.shape.size() > 16) {
-      errors_.Add(spec.line,
-                  absl::StrCat(subject, " has ", spec.shape.size(), " dimensions, the most is 16"));
-    }
-    for (const std::int64_t size : spec.shape) {
-      if (size == -1 || (size >= 1 && size < (std::int64_t{1} << 31))) continue;
-      errors_.Add(spec.line, absl::StrCat(subject, " has a dimension of ", size,
-                                          ": it must be -1 (free) or from 1 to 2147483647"));
-    }
   }
 }
 

@@ -145,9 +145,8 @@ TEST(DraftTest, WholeSimpleNetIsExact) {
   const auto text = DraftModelConfig(tree, make.Weights(root, "__main__.SimpleNet", kSimpleNet),
                                      {.file_name = "entire_model.pth"});
   ASSERT_TRUE(text.ok()) << text.status();
-  EXPECT_EQ(
-      *text,
-      R"(# Drafted from entire_model.pth, a whole module of class __main__.SimpleNet.
+  EXPECT_EQ(*text,
+            R"(# Drafted from entire_model.pth, a whole module of class __main__.SimpleNet.
 # Its forward() is not in the file: the layers stand in the order in which __init__ made them.
 # Clients send "input" FP32 [-1, 10] and get "output" FP32 [-1, 2].
 

@@ -31,8 +31,8 @@ ModelConfig MustParse(std::string_view text, const std::string& folder = "models
   return config.ok() ? *std::move(config) : ModelConfig();
 }
 
-std::string TestData(const std::string& name) {
-  std::ifstream file(absl::StrCat(RELIGHT_TEST_DATA, "/", name));
+std::string Content(const std::string& path) {
+  std::ifstream file(path);
   std::stringstream text;
   text << file.rdbuf();
   return text.str();
@@ -73,7 +73,8 @@ TEST(ModelConfigTest, DefaultsAreFilledIn) {
 }
 
 TEST(ModelConfigTest, EveryFieldArrives) {
-  const ModelConfig config = MustParse(TestData("configs/everything.textproto"), "/srv/m/net/");
+  const ModelConfig config =
+      MustParse(Content(RELIGHT_TEST_DATA "/configs/everything.textproto"), "/srv/m/net/");
   EXPECT_EQ(config.name, "net");
   EXPECT_EQ(config.batching.max_batch_size, 16);
   EXPECT_THAT(config.batching.preferred_batch_sizes, ElementsAre(4, 8));
@@ -106,7 +107,7 @@ TEST(ModelConfigTest, EveryFieldArrives) {
 }
 
 TEST(ModelConfigTest, EveryLayerArrives) {
-  const ModelConfig config = MustParse(TestData("configs/everything.textproto"));
+  const ModelConfig config = MustParse(Content(RELIGHT_TEST_DATA "/configs/everything.textproto"));
   const auto& steps = std::get<network::Network>(config.graph).steps();
   ASSERT_EQ(steps.size(), 28u);
   EXPECT_EQ(steps[0].layer.line, 7);
@@ -154,6 +155,13 @@ TEST(ModelConfigTest, EveryLayerArrives) {
   EXPECT_EQ(std::get<network::BatchNorm>(steps[24].layer.kind).spatial_dims, 1);
   EXPECT_FALSE(std::get<network::Softmax>(steps[26].layer.kind).log);
   EXPECT_TRUE(std::get<network::Softmax>(steps[27].layer.kind).log);
+}
+
+TEST(ModelConfigTest, TheBundledExampleIsRight) {
+  const std::string folder = RELIGHT_SOURCE_DIR "/examples/simplenet/models/simplenet";
+  const absl::StatusOr<ModelConfig> config = LoadModelConfig(folder);
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_EQ(config->name, "simplenet");
 }
 
 TEST(ModelConfigTest, ActivationsHavePyTorchsDefaults) {
