@@ -257,4 +257,10 @@ TensorInfo& Tree::mutable_tensor(NodeId node) {
   return tensors_[PoolIndex(node)];
 }
 
+void Tree::BecomeArray(NodeId opaque, NumpyArrayInfo array) {
+  assert(Is(opaque, NodeKind::kOpaque));
+  arrays_.push_back(std::move(array));
+  nodes_[opaque] = {NodeKind::kNumpyArray, static_cast<std::int64_t>(arrays_.size() - 1)};
+}
+
 }  // namespace relight::storage

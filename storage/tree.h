@@ -135,6 +135,9 @@ class Tree {
   void SetAttributes(NodeId ordered_dict, NodeId dict);
   OpaqueInfo& mutable_opaque(NodeId node);
   TensorInfo& mutable_tensor(NodeId node);
+  // A numpy array comes in two steps: made without content, filled later. Until then its kind is
+  // not settled.
+  void BecomeArray(NodeId opaque, NumpyArrayInfo array);
   void set_root(NodeId root) { root_ = root; }
 
  private:
