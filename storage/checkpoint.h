@@ -75,12 +75,17 @@ std::string_view Name(Format format);
 
 // One storage: a run of bytes in the file that tensors are views of.
 struct StorageInfo {
-  std::string key;       // "0", "1", ...
-  DType dtype;           // kUInt8 where untyped.
+  std::string key;              // "0", "1", ...
+  DType dtype = DType::kUInt8;  // kUInt8 where untyped.
   bool untyped = false;
   std::uint64_t size_bytes = 0;
-  std::string location;  // "cpu", "cuda:0", ...: where it lived when it was saved.
+  // What follows size_bytes in the file: less than an element, covered by crc32, never read out.
+  std::uint64_t tail_bytes = 0;
+  std::string location;    // "cpu", "cuda:0", ...: where it lived when it was saved.
+  std::uint32_t file = 0;  // Which of the checkpoint's files holds it: 0 unless it is sharded.
   std::uint64_t file_offset = 0;
+  // How long the runs of bytes are that have to be reversed to be little-endian; 1: none.
+  std::uint32_t swap_unit_bytes = 1;
   std::optional<std::uint32_t> crc32;  // Absent where the format or the writer gives none.
 };
 
@@ -127,8 +132,9 @@ class Checkpoint {
   // IO_ERROR if the descriptor's file is not what it was when it was opened: someone writes to it.
   absl::Status CheckUnchanged() const;
 
-  // The open descriptor, for copying parts of the file elsewhere. Stays owned by this object.
-  int fd() const;
+  // The open descriptor of one of the files (StorageInfo::file), for copying parts of it elsewhere.
+  // Stays owned by this object.
+  int fd(std::uint32_t file = 0) const;
 
  private:
   struct Impl;
