@@ -1,0 +1,105 @@
+#include "storage/strided.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace relight::storage {
+namespace {
+
+template <std::size_t kItemBytes>
+void CopyStrided(const std::byte* from, std::int64_t step_bytes, std::byte* to, std::size_t count) {
+  for (std::size_t i = 0; i < count; ++i) {
+    std::memcpy(to + i * kItemBytes, from + static_cast<std::int64_t>(i) * step_bytes, kItemBytes);
+  }
+}
+
+void CopyRun(const std::byte* from, std::int64_t stride, std::size_t item_bytes, std::byte* to,
+             std::size_t count) {
+  if (stride == 1) {
+    std::memcpy(to, from, count * item_bytes);
+    return;
+  }
+  const std::int64_t step = stride * static_cast<std::int64_t>(item_bytes);
+  switch (item_bytes) {
+    case 1:
+      return CopyStrided<1>(from, step, to, count);
+    case 2:
+      return CopyStrided<2>(from, step, to, count);
+    case 4:
+      return CopyStrided<4>(from, step, to, count);
+    case 8:
+      return CopyStrided<8>(from, step, to, count);
+    default:
+      return CopyStrided<16>(from, step, to, count);
+  }
+}
+
+}  // namespace
+
+std::uint64_t CountElements(const std::vector<std::int64_t>& shape) {
+  if (std::find(shape.begin(), shape.end(), 0) != shape.end()) return 0;
+  std::uint64_t count = 1;
+  for (const std::int64_t size : shape) count *= static_cast<std::uint64_t>(size);
+  return count;
+}
+
+std::vector<std::int64_t> DenseStride(const std::vector<std::int64_t>& shape) {
+  std::vector<std::int64_t> stride(shape.size());
+  const bool empty = CountElements(shape) == 0;
+  std::int64_t step = 1;
+  for (std::size_t i = shape.size(); i-- > 0;) {
+    stride[i] = step;
+    // Nothing bounds the other sizes of an empty tensor.
+    if (!empty) step *= shape[i];
+  }
+  return stride;
+}
+
+bool IsDense(const std::vector<std::int64_t>& shape, const std::vector<std::int64_t>& stride) {
+  if (CountElements(shape) == 0) return true;
+  std::int64_t expected = 1;
+  for (std::size_t i = shape.size(); i-- > 0;) {
+    if (shape[i] != 1 && stride[i] != expected) return false;
+    expected *= shape[i];
+  }
+  return true;
+}
+
+StridedReader::StridedReader(const std::byte* first, const std::vector<std::int64_t>& shape,
+                             const std::vector<std::int64_t>& stride, std::size_t item_bytes)
+    : first_(first),
+      shape_(shape),
+      stride_(stride),
+      item_bytes_(item_bytes),
+      left_(CountElements(shape)),
+      index_(shape.size(), 0) {}
+
+std::size_t StridedReader::Read(std::byte* out, std::size_t max_elements) {
+  std::size_t done = 0;
+  while (left_ > 0 && done < max_elements) {
+    const std::int64_t row_left = shape_.empty() ? 1 : shape_.back() - index_.back();
+    const std::int64_t stride = shape_.empty() ? 1 : stride_.back();
+    const std::size_t count = std::min(max_elements - done, static_cast<std::size_t>(row_left));
+    CopyRun(first_ + offset_ * static_cast<std::int64_t>(item_bytes_), stride, item_bytes_,
+            out + done * item_bytes_, count);
+    done += count;
+    left_ -= count;
+    if (!shape_.empty()) Advance(static_cast<std::int64_t>(count));
+  }
+  return done;
+}
+
+void StridedReader::Advance(std::int64_t elements_of_last_dimension) {
+  std::size_t dimension = shape_.size() - 1;
+  index_[dimension] += elements_of_last_dimension;
+  offset_ += elements_of_last_dimension * stride_[dimension];
+  while (index_[dimension] == shape_[dimension] && dimension > 0) {
+    offset_ -= index_[dimension] * stride_[dimension];
+    index_[dimension] = 0;
+    --dimension;
+    ++index_[dimension];
+    offset_ += stride_[dimension];
+  }
+}
+
+}  // namespace relight::storage
