@@ -62,10 +62,12 @@ void Configure(const TensorSpec& spec, bool batched, Message& out) {
   for (std::size_t i = first; i < spec.shape.size(); ++i) out.add_dims(spec.shape[i]);
 }
 
+// As an unsigned or narrower number; what does not fit becomes the nearest that does.
 template <typename To>
 To Clamp(std::int64_t value) {
-  return static_cast<To>(std::clamp<std::int64_t>(
-      value, 0, static_cast<std::int64_t>(std::numeric_limits<To>::max())));
+  const auto magnitude = static_cast<std::uint64_t>(std::max<std::int64_t>(value, 0));
+  constexpr auto kMost = static_cast<std::uint64_t>(std::numeric_limits<To>::max());
+  return static_cast<To>(std::min(magnitude, kMost));
 }
 
 void SetDuration(const serving::DurationTotal& total, inference::StatisticDuration& out) {
