@@ -45,7 +45,7 @@ class TiedLM(nn.Module):
 
 
 def load(name):
-    return torch.load(os.path.join(GOOD, name), map_location="cpu")
+    return torch.load(os.path.join(GOOD, name), map_location="cpu", weights_only=False)
 
 
 class Colour(enum.Enum):
