@@ -56,9 +56,9 @@ exit codes:
 
 const std::vector<Command>& Commands() {
   static const auto* const commands = new std::vector<Command>{
-      InferCommand(),  StatusCommand(),   HistoryCommand(), WatchCommand(),
-      ReloadCommand(), PinCommand(),      UnpinCommand(),   RollBackCommand(),
-      UnloadCommand(), SnapshotCommand(), HealthCommand()};
+      InitCommand(),     InferCommand(),  StatusCommand(),   HistoryCommand(),
+      WatchCommand(),    ReloadCommand(), PinCommand(),      UnpinCommand(),
+      RollBackCommand(), UnloadCommand(), SnapshotCommand(), HealthCommand()};
   return *commands;
 }
 

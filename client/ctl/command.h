@@ -25,6 +25,7 @@ struct Command {
   std::function<absl::Status(Session&)> run;
 };
 
+Command InitCommand();
 Command InferCommand();
 Command StatusCommand();
 Command HistoryCommand();
