@@ -62,6 +62,20 @@ std::string OutputPath(const std::string& output) {
   return (std::filesystem::path(output) / kFileName).string();
 }
 
+// To a daemon an I/O error may pass (UNAVAILABLE); here it is final, and a missing file is
+// NOT_FOUND.
+absl::StatusOr<storage::Checkpoint> Open(const std::string& path) {
+  std::error_code ignored;
+  const bool missing =
+      std::filesystem::status(path, ignored).type() == std::filesystem::file_type::not_found;
+  if (missing) return absl::NotFoundError(absl::StrCat(Escape(path), ": no such file"));
+  absl::StatusOr<storage::Checkpoint> checkpoint = storage::Checkpoint::Open(path);
+  if (absl::IsUnavailable(checkpoint.status())) {
+    return absl::FailedPreconditionError(checkpoint.status().message());
+  }
+  return checkpoint;
+}
+
 absl::StatusOr<std::string> Draft(const Session& session) {
   const std::string& path = session.positional(0);
   config::DraftOptions draft;
@@ -71,7 +85,7 @@ absl::StatusOr<std::string> Draft(const Session& session) {
   storage::StateDictOptions where;
   where.key = draft.state_dict_key;
   where.strip_prefix = draft.strip_prefix;
-  RELIGHT_ASSIGN_OR_RETURN(const storage::Checkpoint checkpoint, storage::Checkpoint::Open(path));
+  RELIGHT_ASSIGN_OR_RETURN(const storage::Checkpoint checkpoint, Open(path));
   RELIGHT_ASSIGN_OR_RETURN(const storage::StateDict weights,
                            storage::FindStateDict(checkpoint, where));
   return config::DraftModelConfig(checkpoint.tree(), weights, draft);

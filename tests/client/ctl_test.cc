@@ -84,8 +84,8 @@ TEST_F(CtlTest, HelpIsForEveryCommand) {
   const Outcome help = RunBare({"--help"});
   EXPECT_EQ(help.code, 0);
   EXPECT_THAT(help.out, HasSubstr("exit codes:"));
-  for (const char* command : {"infer", "status", "history", "watch", "reload", "pin", "unpin",
-                              "rollback", "unload", "snapshot", "health"}) {
+  for (const char* command : {"init", "infer", "status", "history", "watch", "reload", "pin",
+                              "unpin", "rollback", "unload", "snapshot", "health"}) {
     EXPECT_THAT(help.out, HasSubstr(std::string("\n  ") + command + " ")) << command;
     const Outcome one = RunBare({command, "--help"});
     EXPECT_EQ(one.code, 0);
@@ -287,6 +287,37 @@ TEST_F(CtlTest, SnapshotFlagsReachTheServer) {
   EXPECT_EQ(server_.last_snapshot_request(),
             "model: \"double\" path: \"taken.pt\" version: 42 overwrite: true weights_only: true "
             "lossless: true");
+}
+
+TEST_F(CtlTest, InitDraftsWithoutAServer) {
+  const std::string checkpoint = RELIGHT_TEST_DATA "/good/entire_model.pth";
+  const Outcome printed = RunBare({"init", checkpoint});
+  EXPECT_EQ(printed.code, 0) << printed.err;
+  EXPECT_THAT(printed.out, HasSubstr("layer { name: \"fc1\" linear {"));
+  const std::filesystem::path file = server_.folder() / "model.textproto";
+  const Outcome written = RunBare({"init", checkpoint, "--output", server_.folder().string()});
+  EXPECT_EQ(written.out, "wrote " + file.string() + "\n");
+  EXPECT_EQ(ReadAll(file), printed.out);
+}
+
+TEST_F(CtlTest, InitNeverOverwrites) {
+  const std::filesystem::path file = server_.folder() / "mine.textproto";
+  std::ofstream(file) << "precious";
+  const Outcome outcome =
+      RunBare({"init", RELIGHT_TEST_DATA "/good/model_state.pth", "--output", file.string()});
+  EXPECT_EQ(outcome.code, 1);
+  EXPECT_THAT(outcome.err, StartsWith("relightctl: ALREADY_EXISTS:"));
+  EXPECT_EQ(ReadAll(file), "precious");
+}
+
+TEST_F(CtlTest, InitSaysWhatIsWrongWithAFile) {
+  EXPECT_EQ(RunBare({"init", "/no/such/file.pt"}).code, 4);
+  EXPECT_EQ(RunBare({"init", server_.folder().string()}).code, 1);
+  EXPECT_EQ(RunBare({"init", server_.socket_path()}).code, 1);
+  EXPECT_EQ(RunBare({"init", RELIGHT_TEST_DATA "/good/model_state.pth", "--output",
+                     "/no/such/folder/model.textproto"})
+                .code,
+            4);
 }
 
 TEST_F(CtlTest, HealthIsAnExitCode) {
