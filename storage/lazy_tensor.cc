@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
+#include "storage/strided.h"
 
 namespace relight::storage {
 namespace {
@@ -46,13 +47,11 @@ void FlipSigns(const TensorInfo& tensor, std::vector<std::byte>& dense) {
 
 absl::StatusOr<std::vector<std::byte>> ResolveTensor(const TensorInfo& tensor,
                                                      const StorageSource& source) {
-  const std::size_t rank = tensor.shape.size();
+  const std::uint64_t count = CountElements(tensor.shape);
+  if (count == 0) return std::vector<std::byte>();
   const std::uint64_t item = ItemSize(tensor.dtype);
-  std::uint64_t count = 1;
   std::uint64_t last = 0;
-  for (std::size_t i = 0; i < rank; ++i) {
-    count *= static_cast<std::uint64_t>(tensor.shape[i]);
-    if (count == 0) return std::vector<std::byte>();
+  for (std::size_t i = 0; i < tensor.shape.size(); ++i) {
     last += static_cast<std::uint64_t>(tensor.shape[i] - 1) *
             static_cast<std::uint64_t>(tensor.stride[i]);
   }
@@ -60,17 +59,11 @@ absl::StatusOr<std::vector<std::byte>> ResolveTensor(const TensorInfo& tensor,
   RELIGHT_ASSIGN_OR_RETURN(const std::vector<std::byte> run,
                            ReadRun(source, tensor.storage, begin, begin + (last + 1) * item));
   std::vector<std::byte> dense(count * item);
-  std::vector<std::int64_t> index(rank, 0);
-  std::uint64_t from = 0;
-  for (std::uint64_t to = 0; to < count; ++to) {
-    std::memcpy(&dense[to * item], &run[from * item], item);
-    for (std::size_t i = rank; i-- > 0;) {
-      from += static_cast<std::uint64_t>(tensor.stride[i]);
-      if (++index[i] < tensor.shape[i]) break;
-      from -= static_cast<std::uint64_t>(tensor.shape[i]) *
-              static_cast<std::uint64_t>(tensor.stride[i]);
-      index[i] = 0;
-    }
+  StridedReader reader(run.data(), tensor.shape, tensor.stride, item);
+  std::uint64_t at = 0;
+  while (const std::size_t read = reader.Read(&dense[at * item], count - at)) {
+    at += read;
+    if (at == count) break;
   }
   FlipSigns(tensor, dense);
   return dense;

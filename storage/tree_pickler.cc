@@ -11,6 +11,7 @@
 #include "storage/checkpoint.h"
 #include "storage/error.h"
 #include "storage/pickle_writer.h"
+#include "storage/strided.h"
 
 namespace relight::storage {
 namespace {
@@ -52,22 +53,6 @@ std::optional<std::string_view> StorageClass(DType dtype) {
     default:
       return std::nullopt;
   }
-}
-
-std::uint64_t ElementCount(const TensorInfo& tensor) {
-  std::uint64_t count = 1;
-  for (const std::int64_t size : tensor.shape) count *= static_cast<std::uint64_t>(size);
-  return count;
-}
-
-std::vector<std::int64_t> DenseStrides(const std::vector<std::int64_t>& shape) {
-  std::vector<std::int64_t> strides(shape.size());
-  std::int64_t step = 1;
-  for (std::size_t i = shape.size(); i-- > 0;) {
-    strides[i] = step;
-    if (shape[i] > 1) step *= shape[i];
-  }
-  return strides;
 }
 
 // A storage as it will be named in the pickle.
@@ -339,17 +324,17 @@ void TreePickler::WriteLazyTensor(NodeId node) {
   NamedStorage storage;
   storage.key = NextKey();
   if (StorageClass(dense.dtype)) storage.dtype = dense.dtype;
-  storage.size_bytes = ElementCount(dense) * ItemSize(dense.dtype);
+  storage.size_bytes = CountElements(dense.shape) * ItemSize(dense.dtype);
   storages_.push_back({dense.storage, 0, storage.size_bytes, node});
   dense.offset_elements = 0;
-  dense.stride = DenseStrides(dense.shape);
+  dense.stride = DenseStride(dense.shape);
   WriteTensorParts(dense, storage);
 }
 
 void TreePickler::WriteTensorParts(const TensorInfo& tensor, const NamedStorage& storage) {
   const bool typed = storage.dtype.has_value();
   const auto begin = static_cast<std::int64_t>(storage.begin_bytes / ItemSize(tensor.dtype));
-  const bool empty = ElementCount(tensor) == 0;
+  const bool empty = CountElements(tensor.shape) == 0;
   out_.Global("torch._utils", typed ? "_rebuild_tensor_v2" : "_rebuild_tensor_v3");
   out_.Mark();
   WriteStorageId(storage);

@@ -8,6 +8,8 @@ import enum
 import json
 import math
 import os
+import pickletools
+import re
 import subprocess
 import sys
 import tempfile
@@ -225,6 +227,30 @@ class WeightsOnlyTest(Rewriter):
         with zipfile.ZipFile(self.path("out.pt")) as archive:
             self.assertIsNone(archive.testzip())
             self.assertEqual(archive.namelist()[0], "archive/data.pkl")
+
+
+class PickleTest(Rewriter):
+    """What the restricted unpicklers of all versions have in common, which only 1.13 can be run here."""
+
+    OPCODES = set("""PROTO GLOBAL REDUCE BUILD MARK TUPLE TUPLE1 TUPLE2 TUPLE3 EMPTY_TUPLE EMPTY_LIST
+        EMPTY_DICT APPENDS SETITEMS NONE NEWTRUE NEWFALSE BININT BININT1 BININT2 LONG1 BINUNICODE BINPERSID
+        BINPUT LONG_BINPUT BINGET LONG_BINGET STOP BINFLOAT""".split())
+    SYMBOLS = set("""collections.OrderedDict collections.Counter torch._utils._rebuild_tensor_v2
+        torch._utils._rebuild_tensor_v3 torch._utils._rebuild_parameter torch.storage.UntypedStorage
+        torch.Size torch.device _codecs.encode __builtin__.set""".split())
+
+    def test_only_opcodes_and_symbols_that_every_version_takes(self):
+        for name in RoundTripTest.SAME + ["globals_misc.pt", "bundle_full.pth", "syn_v3_dtypes.pt", "syn_conj_neg.pt"]:
+            done = subprocess.run([TOOL, "--whole-tree", os.path.join(GOOD, name), self.path(name)], capture_output=True)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            with zipfile.ZipFile(self.path(name)) as archive:
+                pickled = archive.read("archive/data.pkl")
+            for opcode, argument, _ in pickletools.genops(pickled):
+                self.assertIn(opcode.name, self.OPCODES, name)
+                if opcode.name == "GLOBAL":
+                    symbol = argument.replace(" ", ".")
+                    plain = re.fullmatch(r"torch\.[A-Z]\w*Storage|torch\.[a-z]+\d+(_\w+)?|torch\.bool", symbol)
+                    self.assertTrue(symbol in self.SYMBOLS or plain, (name, symbol))
 
 
 class ModuleTest(Rewriter):
