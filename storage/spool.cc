@@ -42,12 +42,12 @@ absl::Status WriteAt(int fd, absl::Span<const std::byte> bytes, std::uint64_t of
   return absl::OkStatus();
 }
 
-// A trainer that deletes old checkpoints changes only when the inode's status last changed: what
-// was read is still what was there.
-bool WasOnlyDeleted(const Checkpoint& checkpoint) {
+// Deleting, renaming and linking a file changes its status, but not what is in it: trainers that
+// keep only the last few checkpoints do that all the time.
+bool HasSameContent(const Checkpoint& checkpoint) {
   struct stat info {};
   return checkpoint.summary().format != Format::kShardedIndex &&
-         ::fstat(checkpoint.fd(), &info) == 0 && info.st_nlink == 0 &&
+         ::fstat(checkpoint.fd(), &info) == 0 &&
          static_cast<std::uint64_t>(info.st_size) == checkpoint.identity().size_bytes &&
          absl::TimeFromTimespec(info.st_mtim) == checkpoint.identity().modified;
 }
@@ -75,7 +75,7 @@ absl::StatusOr<Spool> Spool::Create(const Checkpoint& checkpoint,
     spool.runs_.emplace(index, run);
   }
   const absl::Status unchanged = checkpoint.CheckUnchanged();
-  if (!unchanged.ok() && !WasOnlyDeleted(checkpoint)) return unchanged;
+  if (!unchanged.ok() && !HasSameContent(checkpoint)) return unchanged;
   return spool;
 }
 

@@ -24,7 +24,7 @@ namespace relight::storage {
 class Spool {
  public:
   // Copies storages `indices` of `checkpoint` into an unnamed file in `folder`, verifying CRCs, and
-  // checks that the checkpoint did not change meanwhile (being deleted is no change).
+  // checks that the checkpoint did not change meanwhile (being deleted or renamed is no change).
   // `between_chunks` is called every few MiB (pacing, cancelling); may be empty. RESOURCE_EXHAUSTED
   // where the disk is full; IO_ERROR where the checkpoint changed, and whatever
   // Checkpoint::StreamStorage says.

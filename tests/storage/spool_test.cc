@@ -106,13 +106,22 @@ TEST_F(SpoolTest, ASourceOverwrittenInPlaceMeanwhileIsAnError) {
   EXPECT_EQ(GetErrorCode(spool.status()), ErrorCode::kIoError) << spool.status();
 }
 
-TEST_F(SpoolTest, ASourceDeletedMeanwhileIsNot) {
-  const Checkpoint checkpoint = Open();
-  const auto spool = Create(checkpoint, [&] {
+TEST_F(SpoolTest, ASourceDeletedOrRenamedMeanwhileIsNot) {
+  const Checkpoint first = Open();
+  const auto renamed = Create(first, [&] {
+    std::error_code moved_before;
+    std::filesystem::rename(Source(), source_.Path("kept.pth"), moved_before);
+    return absl::OkStatus();
+  });
+  EXPECT_TRUE(renamed.ok()) << renamed.status();
+  std::filesystem::rename(source_.Path("kept.pth"), Source());
+
+  const Checkpoint second = Open();
+  const auto deleted = Create(second, [&] {
     std::filesystem::remove(Source());
     return absl::OkStatus();
   });
-  EXPECT_TRUE(spool.ok()) << spool.status();
+  EXPECT_TRUE(deleted.ok()) << deleted.status();
 }
 
 TEST_F(SpoolTest, OtherBytesThanTheChecksumSaysAreAnError) {
