@@ -234,8 +234,9 @@ absl::StatusOr<bool> Core::IsModelReady(std::string_view model,
 }
 
 std::vector<std::string> Core::ModelNames() const {
+  const std::shared_ptr<const Entries> models = entries();
   std::vector<std::string> names;
-  for (const auto& [name, entry] : *entries()) names.push_back(name);
+  for (const auto& [name, entry] : *models) names.push_back(name);
   return names;
 }
 
@@ -258,13 +259,15 @@ absl::StatusOr<std::vector<std::pair<std::string, VersionStatistics>>> Core::Get
 }
 
 std::vector<ModelStatistics> Core::GetModelStatistics() const {
+  const std::shared_ptr<const Entries> models = entries();
   std::vector<ModelStatistics> all;
-  for (const auto& [name, entry] : *entries()) {
+  for (const auto& [name, entry] : *models) {
     ModelStatistics statistics;
     statistics.model = name;
     if (entry.front.path != nullptr) entry.front.path->FillStatistics(statistics);
     entry.manager->journal().Fill(clock_.Now(), statistics);
-    for (const LoadedVersion& loaded : entry.manager->status()->loaded) {
+    const std::shared_ptr<const ModelStatus> status = entry.manager->status();
+    for (const LoadedVersion& loaded : status->loaded) {
       if (loaded.state != VersionState::kServing) continue;
       statistics.served_version = loaded.version;
       statistics.generation = loaded.generation;
@@ -276,8 +279,9 @@ std::vector<ModelStatistics> Core::GetModelStatistics() const {
 }
 
 std::uint64_t Core::MaxRequestBytes() const {
+  const std::shared_ptr<const Entries> models = entries();
   std::uint64_t most = 0;
-  for (const auto& [name, entry] : *entries()) {
+  for (const auto& [name, entry] : *models) {
     if (entry.front.path != nullptr) most = std::max(most, entry.front.path->MaxRequestBytes());
   }
   return most;
@@ -286,8 +290,9 @@ std::uint64_t Core::MaxRequestBytes() const {
 // --- the admin path ---
 
 std::vector<ModelStatus> Core::GetStatus() const {
+  const std::shared_ptr<const Entries> models = entries();
   std::vector<ModelStatus> all;
-  for (const auto& [name, entry] : *entries()) all.push_back(*entry.manager->status());
+  for (const auto& [name, entry] : *models) all.push_back(*entry.manager->status());
   return all;
 }
 

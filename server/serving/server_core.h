@@ -1,8 +1,8 @@
 // The models of one repository: what the transport and the admin service talk to.
 //
-// Infer never blocks: it validates, admits to the model's queue and returns; the answer comes through
-// the callback. The admin calls may wait for the manager's thread and for files: call them on a
-// thread that may wait, never on a gRPC thread.
+// Infer never blocks: it validates, admits to the model's queue and returns; the answer comes
+// through the callback. The admin calls may wait for the manager's thread and for files: call them
+// on a thread that may wait, never on a gRPC thread.
 //
 // Thread-safe.
 #ifndef RELIGHT_SERVER_SERVING_SERVER_CORE_H_
@@ -37,16 +37,16 @@ struct CoreOptions {
 };
 
 struct SnapshotRequest {
-  std::string model;
-  std::string path;            // Below snapshot_dir; empty for a default name.
-  std::optional<std::int64_t> version;
+  std::string model = {};
+  std::string path = {};  // Below snapshot_dir; empty for a default name.
+  std::optional<std::int64_t> version = {};
   bool overwrite = false;
   bool weights_only = false;
   bool lossless = false;
 };
 
 struct SnapshotResult {
-  std::string path;            // Absolute.
+  std::string path;  // Absolute.
   std::uint64_t size_bytes = 0;
   std::string file_sha256;
   std::int64_t version = 0;
@@ -122,8 +122,8 @@ class ServerCore {
 
 // Starts the manager, the loaders and the compute pool, and returns once the repository has been
 // scanned once; models may still be loading. NOT_FOUND for a missing repository, INVALID_ARGUMENT
-// with all errors of all configs where some model.textproto is wrong at start. `factory` and `clock`
-// must outlive the core. Destroying the core stops all of its threads.
+// with all errors of all configs where some model.textproto is wrong at start. `factory` and
+// `clock` must outlive the core. Destroying the core stops all of its threads.
 absl::StatusOr<std::unique_ptr<ServerCore>> StartServerCore(const CoreOptions& options,
                                                             model::GraphFactory& factory,
                                                             const Clock& clock);

@@ -1,0 +1,196 @@
+// Snapshots of what is served: whole, confined, verified, whatever became of the source.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+
+#include "storage/checkpoint.h"
+#include "storage/state_dict.h"
+#include "tests/server/serving/core_harness.h"
+
+namespace relight::serving {
+namespace {
+
+using ::testing::Contains;
+using ::testing::HasSubstr;
+
+class CoreSnapshotTest : public CoreTest {
+ protected:
+  void ServeBundle(float weight = 10, std::vector<float> momentum = {1, 2, 3}) {
+    ReplaceFile(In("step-1.pt"), CheckpointBytes({weight}, std::move(momentum)));
+    Start();
+    ASSERT_EQ(Served(), 1);
+  }
+  absl::StatusOr<SnapshotResult> Take(SnapshotRequest request = {},
+                                      const ServerCore::SnapshotProgress& progress = {}) {
+    request.model = "m";
+    return core_->Snapshot(request, progress);
+  }
+  std::vector<std::string> FilesInSnapshots() {
+    std::vector<std::string> files;
+    for (const auto& entry :
+         std::filesystem::recursive_directory_iterator(root_.Path("snapshots"))) {
+      if (!entry.is_directory()) files.push_back(entry.path().string());
+    }
+    return files;
+  }
+  // The floats under `keys` of the file at `path`.
+  static std::vector<float> Read(const std::string& path, const std::vector<std::string>& keys) {
+    const storage::Checkpoint file = *storage::Checkpoint::Open(path);
+    storage::NodeId node = file.tree().root();
+    for (const std::string& key : keys) node = file.tree().Find(node, key);
+    const storage::TensorInfo& tensor = file.tree().tensor(node);
+    std::vector<float> values(static_cast<std::size_t>(tensor.shape[0]));
+    EXPECT_TRUE(file.ReadStorage(tensor.storage, {reinterpret_cast<std::byte*>(values.data()),
+                                                  values.size() * sizeof(float)})
+                    .ok());
+    return values;
+  }
+
+  const std::vector<std::string> kWeight = {"model_state_dict", "w"};
+  const std::vector<std::string> kMomentum = {"optimizer_state_dict", "momentum"};
+};
+
+TEST_F(CoreSnapshotTest, HoldsWeightsAndTrainingState) {
+  ServeBundle();
+  const absl::StatusOr<SnapshotResult> result = Take();
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_EQ(result->path, root_.Path("snapshots/m/1-1.pt"));
+  EXPECT_TRUE(result->training_state);
+  EXPECT_EQ(result->version, 1);
+  EXPECT_EQ(result->generation, 1u);
+  EXPECT_EQ(result->weights_digest, StatusOf().loaded[0].weights_digest);
+  EXPECT_EQ(result->file_sha256.size(), 64u);
+  EXPECT_EQ(result->size_bytes, std::filesystem::file_size(result->path));
+  EXPECT_EQ(Read(result->path, kWeight), std::vector<float>({10}));
+  EXPECT_EQ(Read(result->path, kMomentum), std::vector<float>({1, 2, 3}));
+  EXPECT_THAT(Events(), Contains(HistoryEvent::kSnapshot));
+}
+
+TEST_F(CoreSnapshotTest, SourceMayBeDeletedOrOverwrittenInPlace) {
+  ServeBundle();
+  root_.Write(In("step-1.pt"), "overwritten in place");
+  ASSERT_TRUE(Take({.path = "a.pt"}).ok());
+  std::filesystem::remove(root_.Path(In("step-1.pt")));
+  ASSERT_TRUE(Take({.path = "b.pt"}).ok());
+  EXPECT_EQ(root_.Read("snapshots/a.pt"), root_.Read("snapshots/b.pt"));
+  EXPECT_EQ(Read(root_.Path("snapshots/b.pt"), kMomentum), std::vector<float>({1, 2, 3}));
+}
+
+TEST_F(CoreSnapshotTest, OpenFileServesUntilTheSourceIsOverwritten) {
+  WriteConfig("m", std::string(kConfig) + "training_state: OPEN_FILE");
+  ServeBundle();
+  ASSERT_TRUE(Take({.path = "a.pt"}).ok());
+  root_.Write(In("step-1.pt"), "overwritten in place");
+  const absl::Status status = Take({.path = "b.pt"}).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("weights_only"));
+  EXPECT_TRUE(Take({.path = "c.pt", .weights_only = true}).ok());
+  EXPECT_EQ(FilesInSnapshots().size(), 2u);
+}
+
+TEST_F(CoreSnapshotTest, WithoutTrainingStateOnlyWeightsCanBeTaken) {
+  WriteConfig("m", std::string(kConfig) + "training_state: NONE");
+  ServeBundle();
+  EXPECT_FALSE(StatusOf().loaded[0].training_state);
+  EXPECT_THAT(StatusOf().loaded[0].training_state_reason, HasSubstr("NONE"));
+  EXPECT_EQ(Take().status().code(), absl::StatusCode::kFailedPrecondition);
+  const absl::StatusOr<SnapshotResult> result = Take({.weights_only = true});
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_FALSE(result->training_state);
+  EXPECT_EQ(Read(result->path, {"w"}), std::vector<float>({10}));
+}
+
+TEST_F(CoreSnapshotTest, PlainStateDictComesBackAsOne) {
+  Save("step-1.pt", 10);
+  Start();
+  EXPECT_FALSE(StatusOf().loaded[0].training_state);
+  const absl::StatusOr<SnapshotResult> result = Take();
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_FALSE(result->training_state);
+  EXPECT_EQ(Read(result->path, {"w"}), std::vector<float>({10}));
+}
+
+TEST_F(CoreSnapshotTest, LoadedVersionCanBeNamed) {
+  ServeBundle();
+  Save("step-2.pt", 20);
+  Look();
+  EXPECT_EQ(Take({.version = 1})->version, 1);
+  EXPECT_EQ(Take()->version, 2);
+  EXPECT_EQ(Take({.version = 9}).status().code(), absl::StatusCode::kNotFound);
+}
+
+TEST_F(CoreSnapshotTest, ExistingFileIsRefusedUnlessOverwritingWasAskedFor) {
+  ServeBundle();
+  ASSERT_TRUE(Take({.path = "a.pt"}).ok());
+  const absl::Status status = Take({.path = "a.pt"}).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kAlreadyExists);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("overwrite"));
+  EXPECT_TRUE(Take({.path = "a.pt", .overwrite = true}).ok());
+}
+
+TEST_F(CoreSnapshotTest, PathIsConfinedToTheFolder) {
+  ServeBundle();
+  for (const char* path : {"../a.pt", "/tmp/a.pt", "a/../../b.pt", "a/", "."}) {
+    EXPECT_EQ(Take({.path = path}).status().code(), absl::StatusCode::kInvalidArgument) << path;
+  }
+  EXPECT_TRUE(FilesInSnapshots().empty());
+}
+
+TEST_F(CoreSnapshotTest, WithoutAFolderSnapshotsAreRefusedByTheFlagsName) {
+  options_.snapshot_dir = "";
+  ServeBundle();
+  const absl::Status status = Take().status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("--snapshot-dir"));
+}
+
+TEST_F(CoreSnapshotTest, NothingServedIsNothingToTake) {
+  Start();
+  EXPECT_EQ(Take().status().code(), absl::StatusCode::kFailedPrecondition);
+  SnapshotRequest request;
+  request.model = "nobody";
+  EXPECT_EQ(core_->Snapshot(request, {}).status().code(), absl::StatusCode::kNotFound);
+}
+
+TEST_F(CoreSnapshotTest, CancellingLeavesNothingBehind) {
+  ServeBundle();
+  EXPECT_EQ(
+      Take({}, [](std::uint64_t written, std::uint64_t) { return written == 0; }).status().code(),
+      absl::StatusCode::kCancelled);
+  EXPECT_TRUE(FilesInSnapshots().empty());
+}
+
+TEST_F(CoreSnapshotTest, ProgressEndsAtTheTotal) {
+  ServeBundle();
+  std::uint64_t last = 0;
+  std::uint64_t of = 0;
+  const auto result = Take({}, [&](std::uint64_t written, std::uint64_t total) {
+    EXPECT_GE(written, last);
+    last = written;
+    of = total;
+    return true;
+  });
+  ASSERT_TRUE(result.ok());
+  EXPECT_EQ(last, of);
+  EXPECT_EQ(last, result->size_bytes);
+}
+
+// A snapshot holds the version that it is taken of, so that its block is not read into meanwhile.
+TEST_F(CoreSnapshotTest, IsOneVersionAlthoughNewerOnesArrive) {
+  ServeBundle();
+  int calls = 0;
+  const auto result = Take({}, [&](std::uint64_t, std::uint64_t) {
+    if (++calls == 1) {
+      Save("step-2.pt", 20);
+      Look();
+    }
+    return true;
+  });
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_EQ(Ask(), 20);
+  EXPECT_EQ(Read(result->path, kWeight), std::vector<float>({10}));
+}
+
+}  // namespace
+}  // namespace relight::serving
