@@ -288,7 +288,7 @@ absl::StatusOr<FolderEntry> JudgeSubfolder(int parent_fd, const std::string& nam
   RELIGHT_ASSIGN_OR_RETURN(Listing listing, List(fd.get()));
   ApplyIndexes(fd.get(), listing);
   std::vector<std::string> candidates;
-  std::string last_reason;
+  std::string why_none;
   bool distributed = false;
   for (const auto& [file, item] : listing.items) {
     distributed = distributed || file.ends_with(".distcp");
@@ -298,8 +298,9 @@ absl::StatusOr<FolderEntry> JudgeSubfolder(int parent_fd, const std::string& nam
     if (reason.empty()) {
       candidates.push_back(file);
       entry.identity = ToIdentity(item.info);
-    } else {
-      last_reason = absl::StrCat(" (", Escape(file), " ", reason, ")");
+    } else if (why_none.empty() || IsIndex(file)) {
+      // What holds an index up says more than that its shards are shards.
+      why_none = absl::StrCat(" (", Escape(file), " ", reason, ")");
     }
   }
   if (candidates.size() == 1) {
@@ -312,7 +313,7 @@ absl::StatusOr<FolderEntry> JudgeSubfolder(int parent_fd, const std::string& nam
     entry.reason =
         "is a torch.distributed.checkpoint folder: convert it with dcp_to_torch_save first";
   } else if (candidates.empty()) {
-    entry.reason = absl::StrCat("is a folder without a checkpoint", last_reason);
+    entry.reason = absl::StrCat("is a folder without a checkpoint", why_none);
   } else {
     entry.reason = absl::StrCat("is a folder with ", candidates.size(), " checkpoints (",
                                 Escape(absl::StrJoin(candidates, ", ")), "): leave one");

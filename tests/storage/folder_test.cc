@@ -249,7 +249,8 @@ TEST(ScanFolderTest, SubfoldersWithNoneOrSeveralAreNot) {
   folder.Write("dcp/.metadata");
   folder.Write("dcp/__0_0.distcp");
   folder.MakeFolder("waiting");
-  folder.Write("waiting/m.bin.index.json", R"({"weight_map": {"a": "s1.bin"}})");
+  folder.Write("waiting/m.bin.index.json", R"({"weight_map": {"a": "s1.bin", "b": "z.bin"}})");
+  folder.Write("waiting/z.bin");
   EXPECT_THAT(Candidates(folder), IsEmpty());
   EXPECT_EQ(ReasonFor(folder, "empty"), "is a folder without a checkpoint");
   EXPECT_EQ(ReasonFor(folder, "only-helpers"), "is a folder without a checkpoint");
