@@ -21,7 +21,8 @@ class GraphFactory {
   virtual ~GraphFactory() = default;
 
   // Builds the graph that `config` describes on the device that it asks for. INVALID_ARGUMENT or
-  // FAILED_PRECONDITION says what is wrong with the archive, the device or the precision.
+  // FAILED_PRECONDITION says what is wrong with the archive, the device or the precision; NOT_FOUND
+  // that there is no archive.
   virtual absl::StatusOr<std::unique_ptr<Graph>> Create(const config::ModelConfig& config) = 0;
 
   // Host memory for weights that `device` can read from fast (page-locked for CUDA): zeroed, its

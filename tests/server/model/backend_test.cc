@@ -1,5 +1,8 @@
 #include <cstdint>
+#include <memory>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -29,6 +32,34 @@ TEST(BackendTest, AutoIsTheCpuWhereThereIsNoCuda) {
   const auto graph = GraphFromText(NetOn("auto"));
   ASSERT_TRUE(graph.ok()) << graph.status();
   EXPECT_EQ((*graph)->device(), "cpu");
+}
+
+TEST(BackendTest, CudaAnswersFromTheArenaOfEachVersion) {
+  if (DescribeBackend().cuda_devices == 0) GTEST_SKIP() << "there is no CUDA device";
+  const auto graph = GraphFromText(R"(device: "cuda:0"
+    input { name: "x" datatype: "FP32" shape: -1 shape: 2 }
+    network { layer { name: "fc" linear { out_features: 2 bias: false } } })");
+  ASSERT_TRUE(graph.ok()) << graph.status();
+  EXPECT_EQ((*graph)->device(), "cuda:0");
+  std::vector<std::unique_ptr<BoundModel>> versions(2);
+  for (int version = 0; version < 6; ++version) {
+    const float value = static_cast<float>(version + 1);
+    Weights weights;
+    weights.Add("fc.weight", FloatTensor({2, 2}, {value, 0, 0, value}));
+    BindRequest request = weights.Request();
+    request.arena = version % 2;
+    auto& place = versions[static_cast<std::size_t>(request.arena)];
+    place.reset();
+    auto bound = (*graph)->Bind(std::move(request));
+    ASSERT_TRUE(bound.ok()) << bound.status();
+    place = *std::move(bound);
+    const auto outputs = place->Forward({FloatTensor({1, 2}, {3, 4})});
+    ASSERT_TRUE(outputs.ok()) << outputs.status();
+    EXPECT_EQ(ValuesOf(outputs->at(0)), (std::vector<double>{3.0 * value, 4.0 * value}));
+  }
+  const auto memory = Backend().AllocateHost("cuda:0", 1 << 20);
+  ASSERT_TRUE(memory.ok()) << memory.status();
+  EXPECT_EQ(memory->get()[4095], std::byte{0});
 }
 
 TEST(BackendTest, NamesItsLibraries) {
