@@ -97,11 +97,10 @@ void Admission::CheckInputs(const InferRequest& request, AdmittedRequest& admitt
 
 bool Admission::CheckShape(const TensorSpec& spec, const InputTensor& input,
                            Problems& problems) const {
-  const std::string wanted = FormatShape(spec.shape);
   if (input.shape.size() != spec.shape.size()) {
     problems.Add("input", input.name, "shape ", FormatShape(input.shape), " has ",
                  input.shape.size(), " dimensions, the model needs ", spec.shape.size(), ": ",
-                 wanted);
+                 FormatShape(spec.shape));
     return false;
   }
   bool sound = true;
@@ -113,7 +112,8 @@ bool Admission::CheckShape(const TensorSpec& spec, const InputTensor& input,
       sound = false;
     } else if (!free && input.shape[i] != spec.shape[i]) {
       problems.Add("input", input.name, "dimension ", i, " of shape ", FormatShape(input.shape),
-                   " is ", input.shape[i], ", the model needs ", spec.shape[i], " in ", wanted);
+                   " is ", input.shape[i], ", the model needs ", spec.shape[i], " in ",
+                   FormatShape(spec.shape));
       sound = false;
     }
   }
@@ -188,7 +188,7 @@ void Admission::FillKey(const InferRequest& request, AdmittedRequest& admitted) 
 }
 
 std::uint64_t LargestRequestBytes(const Signature& signature) {
-  constexpr std::uint64_t kNoLimit = std::numeric_limits<std::uint64_t>::max();
+  const std::uint64_t most = signature.batching.max_queue_bytes;
   const bool batched = signature.batching.max_batch_size > 0;
   bool free_shape = false;
   std::uint64_t total = 0;
@@ -205,10 +205,10 @@ std::uint64_t LargestRequestBytes(const Signature& signature) {
     const std::optional<std::uint64_t> bytes = DenseBytes(spec.dtype, shape);
     const std::optional<std::uint64_t> sum =
         bytes.has_value() ? CheckedAdd(total, *bytes) : std::nullopt;
-    if (!sum.has_value()) return kNoLimit;
+    if (!sum.has_value()) return most;
     total = *sum;
   }
-  return free_shape ? std::max(total, kFreeShapeRequestBytes) : total;
+  return std::min(free_shape ? std::max(total, kFreeShapeRequestBytes) : total, most);
 }
 
 }  // namespace relight::serving

@@ -63,9 +63,9 @@ class Admission {
   const Signature& signature_;
 };
 
-// The largest request in bytes that the signature allows. Free dimensions other than the batch's
-// are counted as 1, and the result is then at least kFreeShapeRequestBytes: what such a model gets
-// is bounded by the queue's bytes, not by its shapes.
+// The largest request in bytes that can be admitted: never more than the queue may hold. Free
+// dimensions other than the batch's are counted as 1, and such a model then gets at least
+// kFreeShapeRequestBytes, because its shapes bound nothing.
 inline constexpr std::uint64_t kFreeShapeRequestBytes = std::uint64_t{64} << 20;
 std::uint64_t LargestRequestBytes(const Signature& signature);
 

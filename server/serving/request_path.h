@@ -57,8 +57,8 @@ class RequestPath {
   // Waits until nothing is queued or running; false where `deadline` (wall time) passes first.
   virtual bool WaitIdle(absl::Time deadline) = 0;
 
-  // The largest request that the signature allows; at least 64 MiB where a dimension other than the
-  // batch's is free.
+  // The largest request that can be admitted: what the signature allows (64 MiB or more where a
+  // dimension other than the batch's is free), and no more than batching.max_queue_bytes.
   virtual std::uint64_t MaxRequestBytes() const = 0;
   // One row per loaded version, newest first; generations of one version count together.
   virtual std::vector<VersionStatistics> VersionRows() const = 0;

@@ -269,13 +269,21 @@ TEST(LargestRequestTest, FreeDimensionsGetRoom) {
 TEST(LargestRequestTest, FixedPartBeyondThatCounts) {
   Signature signature = TwoInputs(1024);
   signature.inputs = {{"a", DType::kFloat32, {-1, -1, 1 << 20}}};
+  signature.batching.max_queue_bytes = std::uint64_t{1} << 40;
   EXPECT_EQ(LargestRequestBytes(signature), std::uint64_t{1024} * 4 * (1 << 20));
 }
 
-TEST(LargestRequestTest, ShapesThatOverflowHaveNoLimit) {
+TEST(LargestRequestTest, NothingLargerThanTheQueueIsAllowed) {
+  Signature signature = TwoInputs(8);
+  signature.inputs = {{"a", DType::kFloat32, {-1, 1000}}};
+  signature.batching.max_queue_bytes = 100;
+  EXPECT_EQ(LargestRequestBytes(signature), 100U);
+}
+
+TEST(LargestRequestTest, ShapesThatOverflowAreBoundedByTheQueue) {
   Signature signature = TwoInputs(8);
   signature.inputs = {{"a", DType::kFloat32, {-1, kHuge}}};
-  EXPECT_EQ(LargestRequestBytes(signature), std::numeric_limits<std::uint64_t>::max());
+  EXPECT_EQ(LargestRequestBytes(signature), signature.batching.max_queue_bytes);
 }
 
 }  // namespace

@@ -16,7 +16,6 @@ namespace {
 using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
-using ::testing::UnorderedElementsAre;
 
 std::string Message(const absl::Status& status) { return std::string(status.message()); }
 
@@ -716,6 +715,70 @@ TEST_F(RequestPathTest, EveryAnswerIsOfTheVersionThatItNamesWhileVersionsAreSwap
   EXPECT_GT(generation, 10U);
   EXPECT_EQ(Statistics().requests_succeeded, static_cast<std::uint64_t>(kClients * kRequests));
   EXPECT_THAT(world_->destroyed_on(), ::testing::Each(std::this_thread::get_id()));
+}
+
+TEST_F(RequestPathTest, EveryRequestIsAnsweredOnceWhateverHappensToIt) {
+  constexpr int kClients = 4;
+  constexpr int kRequests = 1000;
+  Signature signature = FakeSignature(8);
+  signature.inputs[0].shape = signature.outputs[0].shape = {-1, -1};
+  signature.batching.max_queue_size = 64;
+  StartServing(signature, 2);
+  Publish(2, 2, 20);
+  world_->on_forward = [](absl::Span<const model::HostTensor> inputs) {
+    for (const float value : FloatsOf(inputs[0].data.get(), inputs[0].size_bytes)) {
+      if (value == kUnlucky) return absl::InternalError("thirteen");
+    }
+    return absl::OkStatus();
+  };
+
+  std::vector<std::deque<Call>> calls(kClients);
+  std::vector<std::thread> clients;
+  for (std::deque<Call>& mine : calls) {
+    clients.emplace_back([this, &mine] {
+      for (int i = 0; i < kRequests; ++i) {
+        InferRequest request;
+        const auto values = static_cast<std::size_t>((1 + i % 8) * (1 + i % 3));
+        AddInput(request, "x", {1 + i % 8, 1 + i % 3},
+                 std::vector<float>(values, static_cast<float>(i % 20)));
+        if (i % 5 == 0) request.version = 1 + i % 3;  // 3 is not loaded.
+        if (i % 7 == 0) request.deadline = clock_.Now() + absl::Milliseconds(i % 4);
+        const auto cancelled = std::make_shared<std::atomic<bool>>(false);
+        request.cancelled = cancelled;
+        mine.emplace_back();
+        path_->Infer(std::move(request), mine.back().Done());
+        if (i % 11 == 0) cancelled->store(true);
+        if (i % 50 == 0) clock_.Advance(absl::Milliseconds(1));
+        if (i % 30 == 0) mine.back().Wait();
+      }
+    });
+  }
+  for (std::thread& client : clients) client.join();
+  EXPECT_TRUE(path_->WaitIdle(absl::InfiniteFuture()));
+
+  std::uint64_t succeeded = 0;
+  std::uint64_t unlucky = 0;
+  for (std::deque<Call>& mine : calls) {
+    for (std::size_t i = 0; i < mine.size(); ++i) {
+      ASSERT_EQ(mine[i].times(), 1);
+      const absl::StatusOr<InferResult>& result = mine[i].Wait();
+      if (absl::IsInternal(result.status())) ++unlucky;
+      if (!result.ok()) continue;
+      ++succeeded;
+      const auto expected = static_cast<float>(i % 20) * static_cast<float>(10 * result->version);
+      EXPECT_THAT(mine[i].WaitValues(), ::testing::Each(expected));
+      EXPECT_THAT(result->outputs[0].shape, ElementsAre(1 + i % 8, 1 + i % 3));
+    }
+  }
+  const ModelStatistics statistics = Statistics();
+  std::uint64_t failed = 0;
+  for (const auto& [reason, count] : statistics.requests_failed) failed += count;
+  EXPECT_EQ(statistics.requests_succeeded, succeeded);
+  EXPECT_EQ(succeeded + failed, static_cast<std::uint64_t>(kClients * kRequests));
+  EXPECT_GT(succeeded, 0U);
+  EXPECT_EQ(Failed("internal"), unlucky);
+  EXPECT_EQ(statistics.queued_requests, 0U);
+  EXPECT_EQ(statistics.queued_bytes, 0U);
 }
 
 }  // namespace
