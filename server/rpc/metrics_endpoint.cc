@@ -1,108 +1,130 @@
 #include "server/rpc/metrics_endpoint.h"
 
+#include <microhttpd.h>
 #include <netdb.h>
-#include <prometheus/collectable.h>
-#include <prometheus/exposer.h>
+#include <prometheus/text_serializer.h>
 #include <sys/socket.h>
 
+#include <cerrno>
+#include <cstring>
 #include <exception>
 #include <memory>
-#include <optional>
 #include <string>
-#include <thread>
+#include <string_view>
 #include <utility>
-#include <vector>
 
-#include "base/mutex.h"
-#include "base/unique_fd.h"
 #include "server/rpc/concat.h"
 
 namespace relight::rpc {
 namespace {
 
-class Collector final : public prometheus::Collectable {
- public:
-  explicit Collector(std::function<MetricsInput()> collect) : collect_(std::move(collect)) {}
+// A scrape is one short exchange: what is slower or more than this is no scraper.
+constexpr unsigned kMaxConnections = 64;
+constexpr unsigned kIdleSeconds = 10;
 
-  std::vector<prometheus::MetricFamily> Collect() const override { return ToMetrics(collect_()); }
-
- private:
-  const std::function<MetricsInput()> collect_;
+struct ResponseDeleter {
+  void operator()(MHD_Response* response) const { MHD_destroy_response(response); }
 };
+using Response = std::unique_ptr<MHD_Response, ResponseDeleter>;
 
-// Connects to `host`:`port` and hangs up. Errors do not matter.
-void Knock(const std::string& host, int port) {
-  const bool any = host == "0.0.0.0" || host == "[::]";
-  const std::string bare = host.starts_with('[') ? host.substr(1, host.size() - 2) : host;
-  addrinfo hints{};
-  hints.ai_flags = AI_NUMERICHOST | AI_NUMERICSERV;
-  hints.ai_socktype = SOCK_STREAM;
-  addrinfo* found = nullptr;
-  const std::string service = std::to_string(port);
-  // No host stands for loopback.
-  if (::getaddrinfo(any ? nullptr : bare.c_str(), service.c_str(), &hints, &found) != 0) return;
-  const std::unique_ptr<addrinfo, decltype(&::freeaddrinfo)> owner(found, &::freeaddrinfo);
-  for (const addrinfo* it = found; it != nullptr; it = it->ai_next) {
-    const UniqueFd fd(::socket(it->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
-    if (fd.valid()) static_cast<void>(::connect(fd.get(), it->ai_addr, it->ai_addrlen));
-  }
+MHD_Result Reply(MHD_Connection* connection, unsigned code, std::string_view type,
+                 std::string_view body) {
+  // The library copies the body and does not write to what it is given.
+  const Response response(MHD_create_response_from_buffer(
+      body.size(), const_cast<char*>(body.data()), MHD_RESPMEM_MUST_COPY));
+  if (response == nullptr) return MHD_NO;
+  MHD_add_response_header(response.get(), MHD_HTTP_HEADER_CONTENT_TYPE, type.data());
+  return MHD_queue_response(connection, code, response.get());
 }
 
-class ExposerEndpoint final : public MetricsEndpoint {
+class HttpEndpoint final : public MetricsEndpoint {
  public:
-  ExposerEndpoint(const std::string& address, std::function<MetricsInput()> collect)
-      : host_(address.substr(0, address.rfind(':'))),
-        collector_(std::make_shared<Collector>(std::move(collect))) {
-    exposer_.emplace(std::vector<std::string>{"listening_ports", address, "num_threads", "2"});
-    exposer_->RegisterCollectable(collector_);
-    port_ = exposer_->GetListeningPorts().front();
+  explicit HttpEndpoint(std::function<MetricsInput()> collect) : collect_(std::move(collect)) {}
+
+  ~HttpEndpoint() override {
+    if (daemon_ != nullptr) MHD_stop_daemon(daemon_);
   }
 
-  // The library's listening thread looks whether it should end when someone connects, else every
-  // two seconds: too long for a daemon that is asked to stop.
-  ~ExposerEndpoint() override {
-    std::thread stopper([this] {
-      exposer_.reset();
-      MutexLock lock(mutex_);
-      stopped_ = true;
-      done_.SignalAll();
-    });
-    while (!WaitStopped(absl::Milliseconds(5))) Knock(host_, port_);
-    stopper.join();
+  // False, with errno set, where the address cannot be listened on.
+  bool Listen(const addrinfo& address) {
+    unsigned flags = MHD_USE_AUTO_INTERNAL_THREAD;
+    if (address.ai_family == AF_INET6) flags |= MHD_USE_IPv6;
+    daemon_ = MHD_start_daemon(flags, 0, nullptr, nullptr, &HttpEndpoint::Handle, this,
+                               MHD_OPTION_SOCK_ADDR, address.ai_addr,
+                               MHD_OPTION_CONNECTION_LIMIT, kMaxConnections,
+                               MHD_OPTION_CONNECTION_TIMEOUT, kIdleSeconds, MHD_OPTION_END);
+    return daemon_ != nullptr;
   }
 
-  int port() const override { return port_; }
+  int port() const override {
+    return MHD_get_daemon_info(daemon_, MHD_DAEMON_INFO_BIND_PORT)->port;
+  }
 
  private:
-  bool WaitStopped(absl::Duration timeout) {
-    MutexLock lock(mutex_);
-    if (!stopped_) done_.WaitFor(mutex_, timeout);
-    return stopped_;
+  static MHD_Result Handle(void* self, MHD_Connection* connection, const char* url,
+                           const char* method, const char*, const char*, std::size_t*, void**) {
+    return static_cast<const HttpEndpoint*>(self)->Answer(connection, url, method);
   }
 
-  const std::string host_;
-  const std::shared_ptr<Collector> collector_;
-  std::optional<prometheus::Exposer> exposer_;
-  int port_ = 0;
-  Mutex mutex_;
-  CondVar done_;
-  bool stopped_ ABSL_GUARDED_BY(mutex_) = false;
+  MHD_Result Answer(MHD_Connection* connection, std::string_view url,
+                    std::string_view method) const {
+    static constexpr char kText[] = "text/plain; charset=utf-8";
+    if (url != "/metrics") {
+      return Reply(connection, MHD_HTTP_NOT_FOUND, kText, "the metrics are at /metrics\n");
+    }
+    if (method != MHD_HTTP_METHOD_GET && method != MHD_HTTP_METHOD_HEAD) {
+      return Reply(connection, MHD_HTTP_METHOD_NOT_ALLOWED, kText, "GET only\n");
+    }
+    try {
+      return Reply(connection, MHD_HTTP_OK, "text/plain; version=0.0.4; charset=utf-8",
+                   prometheus::TextSerializer().Serialize(ToMetrics(collect_())));
+    } catch (const std::exception&) {
+      // Memory: no exception may unwind through the library's C frames.
+      return MHD_NO;
+    }
+  }
+
+  const std::function<MetricsInput()> collect_;
+  MHD_Daemon* daemon_ = nullptr;
 };
+
+struct AddressDeleter {
+  void operator()(addrinfo* address) const { ::freeaddrinfo(address); }
+};
+using Address = std::unique_ptr<addrinfo, AddressDeleter>;
+
+// `address` as "host:port" or "[v6]:port"; null where it is no such thing.
+Address Resolve(const std::string& address) {
+  const std::size_t colon = address.rfind(':');
+  if (colon == std::string::npos) return nullptr;
+  std::string host = address.substr(0, colon);
+  if (host.starts_with('[') && host.ends_with(']')) host = host.substr(1, host.size() - 2);
+  addrinfo hints{};
+  hints.ai_flags = AI_PASSIVE | AI_NUMERICSERV;
+  hints.ai_socktype = SOCK_STREAM;
+  addrinfo* found = nullptr;
+  if (::getaddrinfo(host.c_str(), address.c_str() + colon + 1, &hints, &found) != 0) return nullptr;
+  return Address(found);
+}
 
 }  // namespace
 
+// Not prometheus-cpp's own exposer: its web server starts threads on stacks of 100 KiB, which do not
+// even hold the thread-local storage of LibTorch's libraries.
 absl::StatusOr<std::unique_ptr<MetricsEndpoint>> StartMetricsEndpoint(
     const std::string& address, std::function<MetricsInput()> collect) {
-  // The library reports errors by exceptions: they end here.
-  try {
-    return std::make_unique<ExposerEndpoint>(address, std::move(collect));
-  } catch (const std::exception& error) {
-    return absl::UnavailableError(
-        Concat("cannot serve metrics on ", address,
-               ": the port is in use or the address is not this machine's (--metrics-address, "
-               "--metrics-port): ",
-               error.what()));
+  const auto refuse = [&address](std::string_view why) {
+    return absl::UnavailableError(Concat("cannot serve metrics on ", address, ": ", why,
+                                         " (--metrics-address, --metrics-port)"));
+  };
+  const Address resolved = Resolve(address);
+  if (resolved == nullptr) return refuse("the address is not known");
+  auto endpoint = std::make_unique<HttpEndpoint>(std::move(collect));
+  errno = 0;
+  if (!endpoint->Listen(*resolved)) {
+    return refuse(errno == 0 ? "the port cannot be listened on" : std::strerror(errno));
   }
+  return endpoint;
 }
 
 }  // namespace relight::rpc
