@@ -39,15 +39,6 @@ int AvailableCores() {
   return CPU_COUNT(&set);
 }
 
-// Where the admin socket goes when no flag says; relightctl looks in the same places.
-std::string DefaultAdminSocket() {
-  if (const char* runtime = std::getenv("XDG_RUNTIME_DIR"); runtime != nullptr && *runtime != 0) {
-    return absl::StrCat(runtime, "/relight/admin.sock");
-  }
-  if (::geteuid() == 0) return "/run/relight/admin.sock";
-  return absl::StrCat("/tmp/relight-", ::geteuid(), "/admin.sock");
-}
-
 absl::Status EnsureFolder(const std::string& path, const char* flag, mode_t mode) {
   if (path.empty()) return absl::OkStatus();
   if (::mkdir(path.c_str(), mode) != 0 && errno != EEXIST) {
@@ -133,8 +124,7 @@ absl::Status Serve(const config::ServerOptions& options, const sigset_t& stop_si
   rpc_options.grpc_port = options.grpc_port;
   rpc_options.metrics_address = options.metrics_address;
   rpc_options.metrics_port = options.metrics_port;
-  rpc_options.admin_socket =
-      options.admin_socket.empty() ? DefaultAdminSocket() : options.admin_socket;
+  rpc_options.admin_socket = options.admin_socket;
   rpc_options.admin_port = options.admin_port;
   rpc_options.allow_model_control = options.allow_model_control;
   rpc_options.max_message_bytes = options.max_message_bytes;

@@ -41,11 +41,11 @@ mkfifo "$work/log"
   --grpc-address 127.0.0.1 --grpc-port 0 --metrics-address 127.0.0.1 --metrics-port 0 \
   --port-file "$work/ports" 2>"$work/log" &
 daemon=$!
-# The first "served" line says that a version answers; the rest of the log goes on into the file.
+# The first "serves" line says that a version answers; the rest of the log goes on into the file.
 tee "$work/daemon.log" <"$work/log" | {
   listening='' served=''
   while IFS= read -r line; do
-    case "$line" in *listening*) listening=1 ;; *served*) served=1 ;; esac
+    case "$line" in *listening*) listening=1 ;; *serves*) served=1 ;; esac
     if [ -n "$listening" ] && [ -n "$served" ]; then
       touch "$work/up"
       break
@@ -53,9 +53,11 @@ tee "$work/daemon.log" <"$work/log" | {
   done
   cat >/dev/null
 } &
-"$relightctl" --version >/dev/null
+waited=0
 until [ -e "$work/up" ]; do
   kill -0 "$daemon" 2>/dev/null || fail 'the daemon did not start'
+  waited=$((waited + 1))
+  [ "$waited" -lt 600 ] || fail 'the daemon does not serve after a minute'
   sleep 0.1
 done
 server="127.0.0.1:$(sed -n 's/^grpc=//p' "$work/ports")"

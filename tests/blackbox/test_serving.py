@@ -91,7 +91,7 @@ class SeveralModelsTest(unittest.TestCase):
             daemon.wait_serving(2, model="second")
             daemon.add_model("third", SIMPLENET)
             daemon.push(os.path.join(GOOD, "model_state.pth"), "c-3.pt", model="third")
-            daemon.wait_for_log("third.*served|served.*third")
+            daemon.wait_for_log("third.*serves version 3")
             for model, version in (("simplenet", "1"), ("second", "2"), ("third", "3")):
                 _, response = daemon.infer(x, model=model)
                 self.assertEqual(response.model_version, version)
