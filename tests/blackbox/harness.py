@@ -24,7 +24,7 @@ RELIGHTD = os.environ["RELIGHTD"]
 RELIGHTCTL = os.environ["RELIGHTCTL"]
 SOURCE_DIR = os.environ["RELIGHT_SOURCE_DIR"]
 TEST_DATA = os.environ["RELIGHT_TEST_DATA"]
-GOOD = os.path.join(TEST_DATA, "checkpoints", "good")
+GOOD = os.path.join(TEST_DATA, "good")
 
 # Far beyond what anything takes; only a broken daemon reaches it.
 PATIENCE = 60

@@ -130,7 +130,7 @@ class CheckpointTest(unittest.TestCase):
             self.assertEqual(status.state, admin_pb2.MODEL_FAILED)
 
     def test_nothing_in_a_file_is_executed(self):
-        hostile = os.path.join(harness.TEST_DATA, "checkpoints", "hostile")
+        hostile = os.path.join(harness.TEST_DATA, "hostile")
         with Daemon(models={"simplenet": SIMPLENET}) as daemon:
             daemon.save(integer_state(1), "step-1.pt")
             daemon.wait_serving(1)
