@@ -230,8 +230,7 @@ void ModelManager::TakeCommand() {
 
 absl::Status ModelManager::Begin(const Command& command) {
   if (active_ == nullptr && command.kind() != Command::Kind::kReload) {
-    return absl::FailedPreconditionError(
-        absl::StrCat("model ", Escape(name_), " has no usable config: ", config_error_));
+    return absl::FailedPreconditionError(NoGraphText());
   }
   switch (command.kind()) {
     case Command::Kind::kReload:
@@ -466,14 +465,20 @@ std::vector<std::string> ModelManager::Folders() const {
   return folders;
 }
 
+std::string ModelManager::NoGraphText() const {
+  if (config_error_.empty()) {
+    return absl::StrCat("model ", Escape(name_), " has just been found and is being set up");
+  }
+  return absl::StrCat("model ", Escape(name_), " has no usable config: ", config_error_);
+}
+
 Front ModelManager::front() const {
   Front front;
   if (active_ != nullptr) {
     front.path = active_->path();
     front.info = info_;
   } else {
-    front.unavailable = absl::UnavailableError(
-        absl::StrCat("model ", Escape(name_), " has no usable config: ", config_error_));
+    front.unavailable = absl::UnavailableError(NoGraphText());
   }
   return front;
 }

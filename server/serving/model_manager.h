@@ -127,6 +127,7 @@ class ModelManager {
   void Note(HistoryEvent event, std::string reason = "");
   std::uint64_t CurrentGeneration() const;
   std::string WhyNotServing() const;
+  std::string NoGraphText() const;
   std::shared_ptr<const ModelStatus> MakeStatus() const;
   void UpdateStatus();
 

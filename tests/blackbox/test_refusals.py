@@ -75,7 +75,7 @@ class RequestTest(unittest.TestCase):
 
     def test_no_checkpoint_yet(self):
         self.daemon.add_model("empty", SIMPLENET)
-        self.daemon.wait_for_log("empty")
+        self.daemon.wait_for_log("model empty: watches")
         self.assert_refused(infer_request(np.ones((1, 10), np.float32), model="empty"),
                             grpc.StatusCode.UNAVAILABLE, "no checkpoint yet")
 
