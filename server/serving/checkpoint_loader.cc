@@ -86,7 +86,7 @@ class Load {
       // Someone writes to it: whatever was wrong with it need not stay wrong.
       const bool changed =
           loaded_.checkpoint != nullptr && !loaded_.checkpoint->CheckUnchanged().ok();
-      if (changed && result_.verdict != Verdict::kTransient) result_.verdict = Verdict::kTorn;
+      if (changed) result_.verdict = Verdict::kTorn;
     }
     result_.status = std::move(status);
   }

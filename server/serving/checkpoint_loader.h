@@ -31,13 +31,13 @@ namespace relight::serving {
 
 // What a load is for.
 struct LoadOrder {
-  std::string path;
+  std::string path = {};
   std::int64_t version = 0;
   std::uint64_t generation = 0;
   // Whether a file without checksums may be taken.
   bool settled = true;
   // Weights with this digest are not bound: they serve already.
-  std::optional<storage::WeightsDigest> unchanged;
+  std::optional<storage::WeightsDigest> unchanged = {};
 };
 
 // What a load works with. All of it outlives the load.
