@@ -1,3 +1,4 @@
+// CheckFinite: looks for NaN and infinity in the weights, by the bits of each dtype.
 #include <algorithm>
 #include <cstring>
 #include <optional>
