@@ -1,3 +1,4 @@
+// AdminClient: the calls of relight.v1.Admin.
 #include "relight/admin.h"
 
 #include <utility>

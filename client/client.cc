@@ -1,3 +1,4 @@
+// Client: the calls of the inference and the health service.
 #include "relight/client.h"
 
 #include <grpcpp/support/client_callback.h>

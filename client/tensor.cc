@@ -1,3 +1,4 @@
+// The datatypes and tensors that travel, and what makes one hold together.
 #include "relight/tensor.h"
 
 #include <array>

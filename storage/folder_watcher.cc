@@ -1,3 +1,4 @@
+// Wakes the user of a folder early: inotify where it works, time alone where it does not.
 #include <dirent.h>
 #include <fcntl.h>
 #include <poll.h>

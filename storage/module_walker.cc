@@ -1,3 +1,4 @@
+// Finds the tensors of a pickled torch.nn.Module, in the order of its state_dict().
 #include <string>
 #include <string_view>
 #include <unordered_set>

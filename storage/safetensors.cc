@@ -1,3 +1,4 @@
+// The safetensors format: a length, a JSON header, the bytes.
 #include <algorithm>
 #include <cstdint>
 #include <optional>

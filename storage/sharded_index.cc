@@ -1,3 +1,4 @@
+// An index of shards (*.index.json): which file holds which key, and all of them read as one.
 #include <fcntl.h>
 
 #include <algorithm>

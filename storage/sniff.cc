@@ -1,3 +1,4 @@
+// Which format a file is in, by its first bytes; foreign formats are named.
 #include <algorithm>
 #include <cstring>
 #include <string>

@@ -1,3 +1,4 @@
+// LoadWeights: reads the pieces of a plan into the block, checking CRCs and digesting the tensors.
 #include <algorithm>
 #include <array>
 #include <cstring>

@@ -1,3 +1,4 @@
+// PlanWeights: which storages a load reads, and where each goes in the block.
 #include <algorithm>
 #include <map>
 #include <optional>

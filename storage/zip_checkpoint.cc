@@ -1,3 +1,4 @@
+// The format of torch.save since 1.6: a ZIP archive of data.pkl and one record per storage.
 #include <algorithm>
 #include <optional>
 #include <string>

@@ -1,3 +1,4 @@
+// The commands that change what is served: reload, pin, unpin, rollback, unload.
 #include <nlohmann/json.hpp>
 
 #include "absl/strings/numbers.h"

@@ -1,3 +1,4 @@
+// The command health: is the server, or one service of it, serving?
 #include <algorithm>
 #include <nlohmann/json.hpp>
 

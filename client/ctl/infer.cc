@@ -1,3 +1,4 @@
+// The command infer: sends tensors to a model and prints its answer.
 #include <cstdio>
 #include <fstream>
 #include <nlohmann/json.hpp>

@@ -1,3 +1,4 @@
+// The command init: drafts a model.textproto from a checkpoint.
 #include <fcntl.h>
 #include <unistd.h>
 

@@ -1,3 +1,4 @@
+// relightctl: the program.
 #include <cstdlib>
 #include <string>
 #include <vector>

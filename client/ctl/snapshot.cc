@@ -1,3 +1,4 @@
+// The command snapshot: has the server write what a model serves.
 #include <nlohmann/json.hpp>
 
 #include "absl/strings/str_cat.h"

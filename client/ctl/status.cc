@@ -1,3 +1,4 @@
+// The commands that show what is served: status, history, watch.
 #include <limits>
 #include <nlohmann/json.hpp>
 

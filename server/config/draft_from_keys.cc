@@ -1,3 +1,4 @@
+// PartsFromKeys: guesses the layers from the names and shapes of a state dict.
 #include <cstdint>
 #include <map>
 #include <string_view>

@@ -1,3 +1,4 @@
+// PartsFromModule: reads the layers off the classes and attributes of a pickled module.
 #include <algorithm>
 #include <cstdint>
 #include <functional>

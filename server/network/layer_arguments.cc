@@ -1,3 +1,4 @@
+// CheckArguments: what is wrong with the arguments of a layer alone.
 #include <cmath>
 #include <cstddef>
 

@@ -1,3 +1,4 @@
+// What each kind of layer is called, and the state dict entries that it needs.
 #include <cstdint>
 #include <utility>
 
