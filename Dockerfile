@@ -51,12 +51,18 @@ COPY --from=build-cpu /out/usr /usr
 USER relight
 
 # The official LibTorch with CUDA inside; the host brings only the driver. An archive with the
-# C++11 ABI, 2.7 or newer.
+# C++11 ABI, 2.7 or newer, for the CUDA release of Debian's toolkit (bookworm: 11.8, "cu118"), which
+# is needed to compile but not to run.
 FROM build-base AS build-cuda
-ARG LIBTORCH_URL
-ARG LIBTORCH_SHA256
-RUN apt-get update \
-  && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends curl unzip \
+ARG LIBTORCH_URL=""
+ARG LIBTORCH_SHA256=""
+RUN test -n "${LIBTORCH_URL}" -a -n "${LIBTORCH_SHA256}" \
+  || { echo "give --build-arg LIBTORCH_URL=... and LIBTORCH_SHA256=...: see the top of the Dockerfile" >&2; exit 1; } \
+  && sed -i 's/^Components: main$/Components: main contrib non-free/' \
+       /etc/apt/sources.list.d/debian.sources \
+  && apt-get update \
+  && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
+       curl nvidia-cuda-dev nvidia-cuda-toolkit unzip \
   && rm -rf /var/lib/apt/lists/* \
   && curl -fsSL -o /tmp/libtorch.zip "${LIBTORCH_URL}" \
   && echo "${LIBTORCH_SHA256}  /tmp/libtorch.zip" | sha256sum -c - \
