@@ -1,5 +1,6 @@
 """A daemon that can be run: drain, health, metrics, configs that change, restarts."""
 
+import json
 import os
 import signal
 import stat
@@ -137,6 +138,59 @@ class RestartTest(unittest.TestCase):
         with again:
             status = again.wait_serving(1)
             self.assertEqual(status.pinned_version, 1)
+
+
+class UnloadTest(unittest.TestCase):
+    def test_an_unloaded_model_answers_again_after_a_reload(self):
+        with Daemon(models={"simplenet": SIMPLENET}) as daemon:
+            daemon.save(integer_state(1), "step-1.pt")
+            daemon.wait_serving(1)
+            x = np.ones((1, 10), np.float32)
+            daemon.relightctl("unload", "simplenet")
+            with self.assertRaises(grpc.RpcError) as caught:
+                daemon.infer(x)
+            self.assertEqual(caught.exception.code(), grpc.StatusCode.UNAVAILABLE)
+            self.assertEqual(daemon.status().state, admin_pb2.MODEL_UNLOADED)
+            # What arrives meanwhile does not load it.
+            daemon.save(integer_state(2), "step-2.pt")
+            daemon.wait_until(lambda s: any(c.version == 2 for c in s.candidates))
+            self.assertEqual(daemon.status().state, admin_pb2.MODEL_UNLOADED)
+            daemon.relightctl("reload", "simplenet")
+            (got,), response = daemon.infer(x)
+            self.assertEqual(response.model_version, "2")
+            np.testing.assert_array_equal(got, integer_answer(integer_state(2), x))
+            history = daemon.admin.GetHistory(admin_pb2.GetHistoryRequest(model="simplenet"))
+            events = [entry.event for entry in history.entries]
+            self.assertEqual(events.count(admin_pb2.HistoryEntry.SERVED), 2)
+            self.assertIn(admin_pb2.HistoryEntry.UNLOADED, events)
+
+    def test_model_control_on_the_public_port_where_it_is_allowed(self):
+        with Daemon("--allow-model-control", models={"simplenet": SIMPLENET}) as daemon:
+            daemon.save(integer_state(1), "step-1.pt")
+            daemon.wait_serving(1)
+            daemon.stub.RepositoryModelUnload(pb.RepositoryModelUnloadRequest(model_name="simplenet"),
+                                              timeout=harness.PATIENCE)
+            self.assertFalse(daemon.stub.ModelReady(pb.ModelReadyRequest(name="simplenet")).ready)
+            daemon.stub.RepositoryModelLoad(pb.RepositoryModelLoadRequest(model_name="simplenet"),
+                                            timeout=harness.PATIENCE)
+            daemon.infer(np.ones((1, 10), np.float32))
+
+
+class LogTest(unittest.TestCase):
+    def test_json_lines(self):
+        with Daemon("--log-format", "json", models={"simplenet": SIMPLENET}) as daemon:
+            daemon.save(integer_state(1), "step-1.pt")
+            daemon.wait_for_log("serves version 1")
+        lines = [line for line in daemon.lines if line]
+        self.assertGreater(len(lines), 3)
+        for line in lines:
+            self.assertLessEqual({"time", "level", "message"}, set(json.loads(line)))
+
+
+class KernelsTest(unittest.TestCase):
+    def test_the_users_choice_of_kernels_wins(self):
+        with Daemon(models={"simplenet": SIMPLENET}, env={"OPENBLAS_CORETYPE": "Haswell"}) as daemon:
+            self.assertRegex(daemon.wait_for_log("BLAS"), "OpenBLAS Haswell")
 
 
 class AdminSocketTest(unittest.TestCase):
