@@ -17,8 +17,9 @@
 namespace relight::storage {
 namespace {
 
-// Large enough that a system call costs nothing, small enough to stay in the cache for the hook.
-constexpr std::size_t kChunkBytes = std::size_t{2} << 20;
+// Large enough that a system call costs little, small enough that the checksum and the hook still
+// find the bytes in a core's own cache: with 2 MiB a load takes twice as long.
+constexpr std::size_t kChunkBytes = std::size_t{256} << 10;
 
 absl::Status CheckAllUnchanged(const std::vector<InputFile>& files) {
   for (const InputFile& file : files) RELIGHT_RETURN_IF_ERROR(file.CheckUnchanged());

@@ -33,13 +33,27 @@ struct Findings {
   std::uint64_t first_infinity = 0;
 };
 
+// Independent lanes of a fixed length, without a branch: what compilers turn into vector
+// instructions at -O2 as well.
 template <typename Bits>
 bool AnyNotFinite(const std::byte* bytes, std::size_t count, Bits exponent) {
+  constexpr std::size_t kLanes = 64 / sizeof(Bits);
+  Bits lanes[kLanes] = {};
+  std::size_t i = 0;
+  for (; i + kLanes <= count; i += kLanes) {
+    Bits values[kLanes];
+    std::memcpy(values, bytes + i * sizeof(Bits), sizeof values);
+    for (std::size_t lane = 0; lane < kLanes; ++lane) {
+      // All ones where the exponent is, else zero.
+      lanes[lane] = static_cast<Bits>(lanes[lane] | static_cast<Bits>(-static_cast<Bits>(
+                                                        (values[lane] & exponent) == exponent)));
+    }
+  }
   Bits found = 0;
-  for (std::size_t i = 0; i < count; ++i) {
+  for (const Bits lane : lanes) found = static_cast<Bits>(found | lane);
+  for (; i < count; ++i) {
     Bits value;
     std::memcpy(&value, bytes + i * sizeof(Bits), sizeof(Bits));
-    // Or-ing comparisons, without a branch, so that the loop vectorises.
     found = static_cast<Bits>(found | static_cast<Bits>((value & exponent) == exponent));
   }
   return found != 0;

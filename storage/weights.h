@@ -72,7 +72,7 @@ struct WeightsDigest {
 
 struct LoadHooks {
   ParallelFor parallel_for = SerialFor;
-  // Called between chunks of a few MiB, on the reading threads: where a loader yields to requests.
+  // Called between chunks of a fraction of a MiB, on the reading threads: where a loader yields to requests.
   // A status other than OK ends the load with it.
   std::function<absl::Status()> between_chunks;
 };
