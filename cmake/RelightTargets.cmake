@@ -27,6 +27,9 @@ function(relight_target_options target)
     if(RELIGHT_SANITIZE MATCHES "thread")
       # g++ warns that std::atomic_thread_fence is not instrumented; we use none of our own.
       target_compile_options(${target} PRIVATE -Wno-error=tsan)
+      # protobuf's maps have two more members where this is defined, and the distribution's library
+      # was built without. The standard library still learns that the sanitizer is on.
+      target_compile_options(${target} PRIVATE -U__SANITIZE_THREAD__ -D_GLIBCXX_TSAN=1)
     endif()
   endif()
 endfunction()
