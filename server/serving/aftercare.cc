@@ -73,6 +73,12 @@ bool HoldsMoreThanWeights(const VersionRecord& record) {
   return record.tree->root() != record.state_dict.container;
 }
 
+bool WeightsNeedNothingElse(const VersionRecord& record) {
+  const absl::StatusOr<std::set<std::uint32_t>> beside =
+      BesideTheBlock(record, /*weights_only=*/true);
+  return beside.ok() && beside->empty();
+}
+
 void TakeCareOf(VersionRecord& record, std::shared_ptr<const storage::Checkpoint> source,
                 config::TrainingState how, const std::string& spool_folder,
                 const std::function<absl::Status()>& pace) {

@@ -18,6 +18,10 @@ namespace relight::serving {
 // Whether the checkpoint held anything beside the weights.
 bool HoldsMoreThanWeights(const VersionRecord& record);
 
+// Whether the block alone is enough to write the weights out again. So it is but for odd files: a
+// weight that was a slice of a much larger storage, say.
+bool WeightsNeedNothingElse(const VersionRecord& record);
+
 // Sets the aftermath of `record`: the training state first, because a trainer may soon write over
 // the file. `source` is the checkpoint that it was loaded from, `pace` is called every few MiB and
 // ends the work with a status other than OK.

@@ -147,6 +147,7 @@ class SnapshotWriter {
 
   // It is set aside after the swap, which may be just now.
   absl::Status AwaitTrainingState() const {
+    if (request_.weights_only && WeightsNeedNothingElse(record_)) return absl::OkStatus();
     while (!record_.AwaitAftermath(kProgressEvery)) {
       RELIGHT_RETURN_IF_ERROR(Report());
       if (record_.retired) {
