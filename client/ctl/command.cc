@@ -23,8 +23,16 @@ const std::vector<FlagSpec>& GlobalFlags() {
       {"json", "", "print JSON, for programs"},
       {"color", "WHEN", "auto (the default), always or never"},
       {"help", "", "say what a command does, with examples"},
-      {"version", "", "print the version"},
   };
+  return *flags;
+}
+
+const std::vector<FlagSpec>& FlagsWithoutCommand() {
+  static const auto* const flags = [] {
+    auto* const all = new std::vector<FlagSpec>(GlobalFlags());
+    all->push_back({"version", "", "print the version"});
+    return all;
+  }();
   return *flags;
 }
 
@@ -84,7 +92,8 @@ std::string GlobalHelp() {
     absl::StrAppendFormat(&help, "  %-10s %s\n", std::string(command.name),
                           std::string(command.summary));
   }
-  absl::StrAppend(&help, "\nflags of every command:\n", FlagLines(GlobalFlags()), kClosing);
+  absl::StrAppend(&help, "\nflags of every command:\n", FlagLines(GlobalFlags()),
+                  "\n\"relightctl --version\" prints the version.\n", kClosing);
   return help;
 }
 
@@ -149,7 +158,7 @@ absl::Status Run(const Command& command, const std::vector<std::string>& words) 
 
 // "relightctl --help", "relightctl --version", "relightctl" alone.
 absl::Status RunWithoutCommand(const std::vector<std::string>& words) {
-  absl::StatusOr<Arguments> arguments = ParseArguments(words, GlobalFlags());
+  absl::StatusOr<Arguments> arguments = ParseArguments(words, FlagsWithoutCommand());
   if (!arguments.ok()) return arguments.status();
   if (arguments->Has("version")) {
     std::printf("relightctl %s\n", kVersion);
@@ -177,12 +186,24 @@ absl::Status Dispatch(std::vector<std::string> words) {
   return Run(*command, words);
 }
 
-// gRPC's own words for a connection that cannot be made.
-bool IsConnectionFailure(const absl::Status& status) {
-  if (!absl::IsUnavailable(status)) return false;
-  const std::string message(status.message());
-  return message.find("failed to connect") != std::string::npos ||
-         message.find("onnections to all backends failing") != std::string::npos;
+bool Contains(const absl::Status& status, const char* words) {
+  return std::string(status.message()).find(words) != std::string::npos;
+}
+
+// What to do about gRPC's own words, which say only what happened.
+std::string_view Advice(const absl::Status& status) {
+  if (absl::IsDeadlineExceeded(status) && status.message() == "Deadline Exceeded") {
+    return "\nNothing more came within the time; --timeout says how long to wait.";
+  }
+  if (!absl::IsUnavailable(status)) return "";
+  if (Contains(status, "unix:") && Contains(status, "Permission denied")) {
+    return "\nThe admin socket is its owner's alone: run this as the user who runs relightd.";
+  }
+  if (Contains(status, "failed to connect") ||
+      Contains(status, "onnections to all backends failing")) {
+    return "\nIs relightd running there? --server and --admin say where to look.";
+  }
+  return "";
 }
 
 void Report(const absl::Status& status, bool json) {
@@ -202,9 +223,7 @@ void Report(const absl::Status& status, bool json) {
     return;
   }
   std::fprintf(stderr, "relightctl: %s: %s%s\n", code.c_str(), Printable(message).c_str(),
-               IsConnectionFailure(status)
-                   ? "\nIs relightd running there? --server and --admin say where to look."
-                   : "");
+               std::string(Advice(status)).c_str());
 }
 
 }  // namespace

@@ -49,6 +49,9 @@ absl::StatusOr<Health> WaitUntilServing(Session& session, Client& client,
   const absl::Time deadline = absl::Now() + session.Call(kUsualWait).timeout;
   Health health = Health::kUnknown;
   absl::Status status;
+  const auto may_pass = [&] {
+    return status.ok() || absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status);
+  };
   do {
     client::CallOptions options;
     options.timeout = deadline - absl::Now();
@@ -63,10 +66,13 @@ absl::StatusOr<Health> WaitUntilServing(Session& session, Client& client,
     if (health == Health::kServing) return health;
     // A server on its way down answers at once: do not ask it without pause.
     absl::SleepFor(std::min(kPause, deadline - absl::Now()));
-  } while ((status.ok() || absl::IsUnavailable(status)) && absl::Now() < deadline);
-  if (!status.ok() && !absl::IsUnavailable(status)) return status;
-  return absl::DeadlineExceededError(
-      absl::StrCat(session.server(), " was not serving before the time was over"));
+  } while (may_pass() && absl::Now() < deadline);
+  if (!may_pass()) return status;
+  return absl::DeadlineExceededError(absl::StrCat(
+      session.server(), health == Health::kUnknown
+                            ? ": no server was there before the time was over"
+                            : " was not serving before the time was over; \"relightctl "
+                              "status\" says which model has nothing to serve"));
 }
 
 absl::Status CheckHealth(Session& session) {

@@ -87,9 +87,14 @@ absl::StatusOr<std::string> Draft(const Session& session) {
   where.key = draft.state_dict_key;
   where.strip_prefix = draft.strip_prefix;
   RELIGHT_ASSIGN_OR_RETURN(const storage::Checkpoint checkpoint, Open(path));
-  RELIGHT_ASSIGN_OR_RETURN(const storage::StateDict weights,
-                           storage::FindStateDict(checkpoint, where));
-  return config::DraftModelConfig(checkpoint.tree(), weights, draft);
+  const absl::StatusOr<storage::StateDict> weights = storage::FindStateDict(checkpoint, where);
+  if (!weights.ok()) {
+    return absl::Status(weights.status().code(),
+                        absl::StrCat(weights.status().message(),
+                                     "\n--key says where in the file the state dict is, and "
+                                     "--strip-prefix what its keys begin with"));
+  }
+  return config::DraftModelConfig(checkpoint.tree(), *weights, draft);
 }
 
 absl::Status Init(Session& session) {

@@ -32,9 +32,10 @@ bool IsSocket(const std::string& path) {
   return stat(path.c_str(), &info) == 0 && S_ISSOCK(info.st_mode);
 }
 
-// A path names a socket; everything else is a target as it stands.
+// A path names a socket; everything else is a target as it stands, such as "dns:///host:1".
 std::string ToTarget(const std::string& text) {
-  const bool is_path = text.starts_with("/") || text.starts_with("./") || text.starts_with("../");
+  const std::size_t slash = text.find('/');
+  const bool is_path = slash != std::string::npos && text.find(':') > slash;
   return is_path ? absl::StrCat("unix:", text) : text;
 }
 
@@ -59,7 +60,8 @@ absl::StatusOr<std::string> AdminTarget(const Arguments& arguments) {
   }
   return absl::UnavailableError(
       absl::StrCat("found no admin socket at ", absl::StrJoin(paths, " or "),
-                   ": is relightd running? Name its socket with --admin or RELIGHT_ADMIN_SOCKET"));
+                   ": is relightd running? Its log says where its socket is (\"listening\"): name "
+                   "that with --admin or RELIGHT_ADMIN_SOCKET"));
 }
 
 absl::StatusOr<bool> WantsColor(const Arguments& arguments) {

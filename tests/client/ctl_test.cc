@@ -20,6 +20,7 @@ namespace {
 using Json = nlohmann::json;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
+using ::testing::Not;
 using ::testing::StartsWith;
 
 struct Outcome {
@@ -94,6 +95,20 @@ TEST_F(CtlTest, HelpIsForEveryCommand) {
     EXPECT_EQ(RunBare({"help", command}).out, one.out);
   }
   EXPECT_THAT(RunBare({"--version"}).out, StartsWith("relightctl "));
+}
+
+TEST_F(CtlTest, VersionIsAVersionOfTheModelWhereACommandIsGiven) {
+  const std::string help = RunBare({"infer", "--help"}).out;
+  EXPECT_THAT(help, HasSubstr("  --version N "));
+  EXPECT_THAT(help.substr(help.find("\nflags of every")), Not(HasSubstr("--version")));
+  EXPECT_EQ(Run({"status", "--version"}).code, 2);
+}
+
+TEST_F(CtlTest, ASocketMayBeNamedByARelativePath) {
+  const Outcome outcome = RunBare({"status", "--admin", "no/such.sock"});
+  EXPECT_EQ(outcome.code, 3);
+  EXPECT_THAT(outcome.err, HasSubstr("unix:no/such.sock"));
+  EXPECT_EQ(RunBare({"status", "--admin", "dns:///127.0.0.1:1"}).code, 3);
 }
 
 TEST_F(CtlTest, MistakesAreUsageErrorsWithAHint) {
@@ -310,6 +325,28 @@ TEST_F(CtlTest, InitNeverOverwrites) {
   EXPECT_EQ(ReadAll(file), "precious");
 }
 
+TEST_F(CtlTest, InitDraftsFromEveryGoodFileOrSaysWhyNot) {
+  int drafts = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(RELIGHT_TEST_DATA "/good")) {
+    if (!entry.is_regular_file()) continue;
+    const Outcome outcome = RunBare({"init", entry.path().string()});
+    if (outcome.code == 0) {
+      ++drafts;
+      EXPECT_THAT(outcome.out, AllOf(StartsWith("# Drafted from "), HasSubstr("network {")))
+          << entry.path();
+    } else {
+      EXPECT_EQ(outcome.code, 1) << entry.path();
+      EXPECT_EQ(outcome.out, "") << entry.path();
+      EXPECT_THAT(outcome.err, StartsWith("relightctl: INVALID_ARGUMENT: ")) << entry.path();
+    }
+  }
+  EXPECT_GE(drafts, 40);
+}
+
+TEST_F(CtlTest, InitNamesItsFlagWhereThereAreNoWeights) {
+  EXPECT_THAT(RunBare({"init", RELIGHT_TEST_DATA "/good/scalars.pt"}).err, HasSubstr("--key"));
+}
+
 TEST_F(CtlTest, InitSaysWhatIsWrongWithAFile) {
   EXPECT_EQ(RunBare({"init", "/no/such/file.pt"}).code, 4);
   EXPECT_EQ(RunBare({"init", server_.folder().string()}).code, 1);
@@ -330,7 +367,22 @@ TEST_F(CtlTest, HealthIsAnExitCode) {
   EXPECT_EQ(outcome.code, 1);
   EXPECT_EQ(outcome.out, "not serving\n");
   EXPECT_EQ(Run({"health", "--json"}).json()["status"], "not serving");
-  EXPECT_EQ(Run({"health", "--wait", "--timeout", "100ms"}).code, 5);
+  const Outcome waited = Run({"health", "--wait", "--timeout", "100ms"});
+  EXPECT_EQ(waited.code, 5);
+  EXPECT_THAT(waited.err, HasSubstr("was not serving"));
+}
+
+TEST_F(CtlTest, WaitingForAServerThatNeverComesSaysSo) {
+  const Outcome outcome =
+      RunBare({"health", "--wait", "--timeout", "100ms", "--server", "127.0.0.1:1"});
+  EXPECT_EQ(outcome.code, 5);
+  EXPECT_THAT(outcome.err, HasSubstr("127.0.0.1:1: no server was there"));
+}
+
+TEST_F(CtlTest, ATimeThatIsOverNamesItsFlag) {
+  const Outcome outcome = Run({"infer", "slow", "[[1, 2, 3, 4]]", "--timeout", "100ms"});
+  EXPECT_EQ(outcome.code, 5);
+  EXPECT_THAT(outcome.err, HasSubstr("--timeout says how long to wait"));
 }
 
 }  // namespace
