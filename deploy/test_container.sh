@@ -1,7 +1,7 @@
 #!/bin/sh
 # Builds the CPU image with buildah and tries it with podman as a deployment would run it: read-only,
 # without capabilities, the watched folder on a volume. Needs root, buildah, podman, runc and
-# mmdebstrap (installed where missing); no registry and no Docker engine.
+# mmdebstrap ("./dev test-container" sees to that); no registry and no Docker engine.
 set -eu
 cd "$(dirname "$0")/.."
 root=$(pwd)
@@ -12,15 +12,9 @@ name=relight-test-$$
 fail() { printf 'test_container: %s\n' "$*" >&2; exit 1; }
 say() { printf '==> %s\n' "$*"; }
 
-missing=''
 for tool in buildah podman runc mmdebstrap; do
-  command -v "$tool" >/dev/null 2>&1 || missing="$missing $tool"
+  command -v "$tool" >/dev/null 2>&1 || fail "$tool is missing: install it"
 done
-if [ -n "$missing" ]; then
-  # shellcheck disable=SC2086 # One argument per package.
-  DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $missing
-fi
-
 export CONTAINERS_CONF="$work/containers.conf" CONTAINERS_STORAGE_CONF="$work/storage.conf"
 cat >"$CONTAINERS_CONF" <<EOF
 [containers]
