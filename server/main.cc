@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <sched.h>
 #include <signal.h>
+#include <spdlog/spdlog.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -14,8 +15,6 @@
 #include <fstream>
 #include <memory>
 #include <string>
-
-#include <spdlog/spdlog.h>
 
 #include "absl/strings/str_cat.h"
 #include "base/clock.h"
@@ -42,8 +41,8 @@ int AvailableCores() {
 absl::Status EnsureFolder(const std::string& path, const char* flag, mode_t mode) {
   if (path.empty()) return absl::OkStatus();
   if (::mkdir(path.c_str(), mode) != 0 && errno != EEXIST) {
-    return absl::FailedPreconditionError(absl::StrCat(
-        flag, ": cannot make folder ", Escape(path), ": ", std::strerror(errno)));
+    return absl::FailedPreconditionError(
+        absl::StrCat(flag, ": cannot make folder ", Escape(path), ": ", std::strerror(errno)));
   }
   std::error_code error;
   if (!std::filesystem::is_directory(path, error)) {
@@ -132,14 +131,19 @@ absl::Status Serve(const config::ServerOptions& options, const sigset_t& stop_si
   RELIGHT_ASSIGN_OR_RETURN(const std::unique_ptr<rpc::RpcServer> server,
                            rpc::StartRpcServer(rpc_options, *core));
   RELIGHT_RETURN_IF_ERROR(WritePortFile(options.port_file, *server));
-  spdlog::info("listening: inference on {}:{}, metrics on {}:{}, admin on {}",
-               options.grpc_address, server->grpc_port(), options.metrics_address,
-               server->metrics_port(), Escape(rpc_options.admin_socket));
+  spdlog::info("listening: inference on {}:{}, metrics on {}:{}, admin on {}", options.grpc_address,
+               server->grpc_port(), options.metrics_address, server->metrics_port(),
+               Escape(rpc_options.admin_socket));
 
   const int signal = WaitForStopSignal(stop_signals);
-  spdlog::info("{}: draining for at most {}", strsignal(signal),
+  spdlog::info("SIG{}: draining for at most {}", sigabbrev_np(signal),
                absl::FormatDuration(options.exit_timeout));
-  server->DrainAndStop(absl::Now() + options.exit_timeout);
+  const absl::Time deadline = absl::Now() + options.exit_timeout;
+  server->DrainAndStop(deadline);
+  if (absl::Now() >= deadline) {
+    spdlog::warn("requests were still under way when --exit-timeout ({}) was over: cancelled",
+                 absl::FormatDuration(options.exit_timeout));
+  }
   spdlog::info("stopped");
   return absl::OkStatus();
 }
