@@ -5,10 +5,12 @@
 namespace relight::serving {
 
 DropReason ReasonToDrop(const InferRequest& request, absl::Time now) {
+  // First: a call whose deadline passes is also cancelled, by the transport.
+  if (request.deadline <= now) return DropReason::kDeadline;
   if (request.cancelled != nullptr && request.cancelled->load(std::memory_order_relaxed)) {
     return DropReason::kCancelled;
   }
-  return request.deadline <= now ? DropReason::kDeadline : DropReason::kNone;
+  return DropReason::kNone;
 }
 
 DropReason ReasonToDrop(const PendingRequest& pending, absl::Time now) {

@@ -422,6 +422,22 @@ TEST_F(RequestPathTest, CancelledRequestIsRefusedAtOnce) {
   EXPECT_EQ(Failed("cancelled"), 1U);
 }
 
+TEST_F(RequestPathTest, CallThatTheTransportCancelledAtItsDeadlineWasLate) {
+  StartServing(FakeSignature(8));
+  HoldComputeThread();
+  auto cancelled = std::make_shared<std::atomic<bool>>(false);
+  InferRequest request = RowsOf(1);
+  request.cancelled = cancelled;
+  request.deadline = clock_.Now() + absl::Seconds(1);
+  Call& call = Send(std::move(request));
+  clock_.Advance(absl::Seconds(2));
+  cancelled->store(true);
+  gate_.Open();
+  EXPECT_EQ(call.WaitStatus().code(), absl::StatusCode::kDeadlineExceeded);
+  EXPECT_EQ(Failed("deadline"), 1U);
+  EXPECT_EQ(Failed("cancelled"), 0U);
+}
+
 TEST_F(RequestPathTest, DeadlineThatPassesInTheQueueStopsTheWork) {
   StartServing(FakeSignature(8));
   HoldComputeThread();
