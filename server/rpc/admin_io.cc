@@ -2,6 +2,8 @@
 
 #include <utility>
 
+#include "absl/time/clock.h"
+
 namespace relight::rpc {
 
 AdminIo::AdminIo(int threads) {
@@ -13,6 +15,16 @@ bool AdminIo::Run(Task task) {
   if (stopping_ || tasks_.size() >= kMaxWaiting) return false;
   tasks_.push_back(std::move(task));
   wake_.SignalOne();
+  return true;
+}
+
+bool AdminIo::WaitIdle(absl::Time deadline) {
+  MutexLock lock(mutex_);
+  while (!tasks_.empty() || running_ > 0) {
+    const absl::Duration left = deadline - absl::Now();
+    if (left <= absl::ZeroDuration()) return false;
+    idle_.WaitFor(mutex_, left);
+  }
   return true;
 }
 
@@ -35,8 +47,11 @@ void AdminIo::Loop() {
       if (tasks_.empty()) return;
       task = std::move(tasks_.front());
       tasks_.pop_front();
+      ++running_;
     }
     task();
+    MutexLock lock(mutex_);
+    if (--running_ == 0 && tasks_.empty()) idle_.SignalAll();
   }
 }
 

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "absl/functional/any_invocable.h"
+#include "absl/time/time.h"
 #include "base/mutex.h"
 
 namespace relight::rpc {
@@ -26,6 +27,9 @@ class AdminIo {
   // False, and `task` is not run, where kMaxWaiting tasks wait already or the threads have stopped.
   [[nodiscard]] bool Run(Task task);
 
+  // Waits until nothing waits or runs; false where `deadline` passes first.
+  bool WaitIdle(absl::Time deadline);
+
   // Runs what waits, then ends the threads.
   void Stop();
 
@@ -34,7 +38,9 @@ class AdminIo {
 
   Mutex mutex_;
   CondVar wake_;
+  CondVar idle_;
   std::deque<Task> tasks_ ABSL_GUARDED_BY(mutex_);
+  int running_ ABSL_GUARDED_BY(mutex_) = 0;
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   std::vector<std::thread> threads_;
 };

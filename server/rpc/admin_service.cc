@@ -187,6 +187,10 @@ void AdminService::EndWatches() {
   for (const std::shared_ptr<AdminWatch>& watch : watches_.Close()) watch->End();
 }
 
+bool AdminService::WaitCallsInTime(absl::Time deadline) {
+  return watches_.WaitInTime(deadline) && snapshots_.WaitInTime(deadline);
+}
+
 void AdminService::WaitCallsDone() {
   watches_.WaitNone();
   snapshots_.WaitNone();

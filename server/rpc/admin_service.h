@@ -96,6 +96,8 @@ class AdminService final : public v1::Admin::CallbackService {
   // Tells the watchers that a model's status changed. Never waits.
   void ModelChanged(const std::string& model);
   void EndWatches();
+  // False where `deadline` passes before the calls that were open are done.
+  bool WaitCallsInTime(absl::Time deadline);
   void WaitCallsDone();
 
  private:

@@ -1,6 +1,9 @@
 // The calls of a server that are open. A reactor must not outlive its server, so the server counts
 // them, tells those that would stay open to end, and waits for the last.
 //
+// Once closed, those that come are late: a drain does not wait for them, so that clients that keep
+// asking cannot draw it out.
+//
 // Thread-safe.
 #ifndef RELIGHT_SERVER_RPC_CALL_SET_H_
 #define RELIGHT_SERVER_RPC_CALL_SET_H_
@@ -11,6 +14,8 @@
 #include <utility>
 #include <vector>
 
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "base/mutex.h"
 
 namespace relight::rpc {
@@ -18,23 +23,41 @@ namespace relight::rpc {
 // For calls that end by themselves.
 class CallCount {
  public:
-  void Enter() {
+  // Whether the call is in time: what Leave wants to know.
+  [[nodiscard]] bool Enter() {
     MutexLock lock(mutex_);
-    ++count_;
+    ++(closed_ ? late_ : in_time_);
+    return !closed_;
   }
-  void Leave() {
+  void Leave(bool in_time) {
     MutexLock lock(mutex_);
-    if (--count_ == 0) none_.SignalAll();
+    if (--(in_time ? in_time_ : late_) == 0) none_.SignalAll();
+  }
+  void Close() {
+    MutexLock lock(mutex_);
+    closed_ = true;
+  }
+  // False where `deadline` passes before those that are in time have left.
+  bool WaitInTime(absl::Time deadline) {
+    MutexLock lock(mutex_);
+    while (in_time_ > 0) {
+      const absl::Duration left = deadline - absl::Now();
+      if (left <= absl::ZeroDuration()) return false;
+      none_.WaitFor(mutex_, left);
+    }
+    return true;
   }
   void WaitNone() {
     MutexLock lock(mutex_);
-    while (count_ > 0) none_.Wait(mutex_);
+    while (in_time_ > 0 || late_ > 0) none_.Wait(mutex_);
   }
 
  private:
   Mutex mutex_;
   CondVar none_;
-  std::int64_t count_ ABSL_GUARDED_BY(mutex_) = 0;
+  bool closed_ ABSL_GUARDED_BY(mutex_) = false;
+  std::int64_t in_time_ ABSL_GUARDED_BY(mutex_) = 0;
+  std::int64_t late_ ABSL_GUARDED_BY(mutex_) = 0;
 };
 
 // For calls that others speak to. The set owns each one until it removes itself (in OnDone).
@@ -45,7 +68,7 @@ class CallSet {
   bool Add(std::shared_ptr<Call> call) {
     MutexLock lock(mutex_);
     Call* key = call.get();
-    calls_.emplace(key, std::move(call));
+    (closed_ ? late_ : calls_).emplace(key, std::move(call));
     return !closed_;
   }
 
@@ -53,11 +76,12 @@ class CallSet {
   void Remove(Call* call) {
     std::shared_ptr<Call> removed;  // Destroyed without the lock.
     MutexLock lock(mutex_);
-    const auto it = calls_.find(call);
-    if (it == calls_.end()) return;
+    Calls& calls = calls_.contains(call) ? calls_ : late_;
+    const auto it = calls.find(call);
+    if (it == calls.end()) return;
     removed = std::move(it->second);
-    calls_.erase(it);
-    if (calls_.empty()) none_.SignalAll();
+    calls.erase(it);
+    if (calls.empty()) none_.SignalAll();
   }
 
   std::vector<std::shared_ptr<Call>> All() const {
@@ -68,7 +92,7 @@ class CallSet {
     return all;
   }
 
-  // From now on Add says no.
+  // From now on Add says no. Gives those that were in time.
   std::vector<std::shared_ptr<Call>> Close() {
     {
       MutexLock lock(mutex_);
@@ -77,16 +101,30 @@ class CallSet {
     return All();
   }
 
+  // False where `deadline` passes before those that are in time are gone.
+  bool WaitInTime(absl::Time deadline) {
+    MutexLock lock(mutex_);
+    while (!calls_.empty()) {
+      const absl::Duration left = deadline - absl::Now();
+      if (left <= absl::ZeroDuration()) return false;
+      none_.WaitFor(mutex_, left);
+    }
+    return true;
+  }
+
   void WaitNone() {
     MutexLock lock(mutex_);
-    while (!calls_.empty()) none_.Wait(mutex_);
+    while (!calls_.empty() || !late_.empty()) none_.Wait(mutex_);
   }
 
  private:
+  using Calls = std::map<Call*, std::shared_ptr<Call>>;
+
   mutable Mutex mutex_;
   CondVar none_;
   bool closed_ ABSL_GUARDED_BY(mutex_) = false;
-  std::map<Call*, std::shared_ptr<Call>> calls_ ABSL_GUARDED_BY(mutex_);
+  Calls calls_ ABSL_GUARDED_BY(mutex_);
+  Calls late_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace relight::rpc

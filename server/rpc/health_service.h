@@ -59,6 +59,7 @@ class HealthService final : public grpc::health::v1::Health::CallbackService {
   void Update();
   void StartDraining();
   void EndWatches();
+  bool WaitWatchesInTime(absl::Time deadline) { return watches_.WaitInTime(deadline); }
   void WaitWatchesDone() { watches_.WaitNone(); }
 
   bool draining() const { return draining_.load(std::memory_order_acquire); }

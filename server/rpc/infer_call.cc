@@ -118,9 +118,9 @@ bool WantsErrorsAsStatus(const grpc::CallbackServerContext& context) {
 InferCall::InferCall(InferEnvironment& environment, const grpc::CallbackServerContext& context,
                      const grpc::ByteBuffer& request, grpc::ByteBuffer& response)
     : environment_(environment),
+      in_time_(environment.calls.Enter()),
       response_(response),
       cancelled_(std::make_shared<std::atomic<bool>>(false)) {
-  environment_.calls.Enter();
   StartInfer(environment_, request, DeadlineOf(context), cancelled_,
              [this](absl::StatusOr<serving::InferResult> result, const ReplyPlan& plan) {
                Reply(std::move(result), plan);
@@ -141,8 +141,9 @@ void InferCall::OnCancel() { cancelled_->store(true, std::memory_order_relaxed);
 
 void InferCall::OnDone() {
   CallCount& calls = environment_.calls;
+  const bool in_time = in_time_;
   delete this;
-  calls.Leave();
+  calls.Leave(in_time);
 }
 
 InferStream::InferStream(InferEnvironment& environment, CallSet<InferStream>& streams,

@@ -42,6 +42,7 @@ class InferCall final : public grpc::ServerUnaryReactor {
   void Reply(absl::StatusOr<serving::InferResult> result, const ReplyPlan& plan);
 
   InferEnvironment& environment_;
+  const bool in_time_;
   grpc::ByteBuffer& response_;
   std::shared_ptr<std::atomic<bool>> cancelled_;
 };

@@ -11,6 +11,7 @@
 
 #include "absl/functional/any_invocable.h"
 #include "absl/status/status.h"
+#include "absl/time/time.h"
 #include "inference/grpc_service.grpc.pb.h"
 #include "server/rpc/admin_io.h"
 #include "server/rpc/call_set.h"
@@ -58,6 +59,7 @@ class InferenceService final : public InferenceServiceBase {
 
   // Ends the streams that are open, and those to come at once.
   void EndStreams();
+  bool WaitStreamsInTime(absl::Time deadline) { return streams_.WaitInTime(deadline); }
   void WaitStreamsDone() { streams_.WaitNone(); }
 
  private:

@@ -1,5 +1,6 @@
 #include "server/rpc/rpc_server.h"
 
+#include <google/protobuf/stubs/common.h>
 #include <grpcpp/ext/proto_server_reflection_plugin.h>
 #include <grpcpp/grpcpp.h>
 #include <grpcpp/health_check_service_interface.h>
@@ -31,6 +32,13 @@ constexpr std::uint64_t kMinMessageBytes = std::uint64_t{64} << 20;
 constexpr std::uint64_t kMessageSlackBytes = std::uint64_t{1} << 20;
 constexpr std::uint64_t kMaxMessageBytes = std::numeric_limits<std::int32_t>::max();
 
+// A connection that has said nothing by then is closed.
+constexpr int kHandshakeTimeoutMs = 5'000;
+// How often a silent peer is asked whether it is still there. gRPC waits 20 s for the answer.
+constexpr int kKeepaliveMs = 60'000;
+// For last bytes and farewells, when everybody has been answered.
+constexpr absl::Duration kGoodbye = absl::Seconds(1);
+
 std::uint64_t MessageLimit(const RpcOptions& options, const serving::ServerCore& core) {
   if (options.max_message_bytes > 0) return std::min(options.max_message_bytes, kMaxMessageBytes);
   const std::uint64_t needed = std::min(core.MaxRequestBytes(), kMaxMessageBytes);
@@ -50,6 +58,11 @@ std::chrono::system_clock::time_point ToGrpcDeadline(absl::Time deadline) {
 void PrepareLibrary() {
   static const bool once = [] {
     grpc::EnableDefaultHealthCheckService(false);
+#if GOOGLE_PROTOBUF_VERSION < 4022000
+    // It would write a line of its own to stderr for every malformed message that a client sends;
+    // the client is told, and newer versions are silent.
+    google::protobuf::SetLogHandler(nullptr);
+#endif
     // Reflection can only describe what is linked.
     grpc::health::v1::HealthCheckRequest::descriptor();
     grpc::reflection::InitProtoReflectionServerBuilderPlugin();
@@ -102,8 +115,11 @@ class RpcServerImpl final : public RpcServer {
     health_.StartDraining();
     if (started_) core_.Drain(deadline);
     EndOpenCalls();
-    ShutDown(public_server_.get(), deadline);
-    ShutDown(admin_server_.get(), deadline);
+    const bool answered = WaitForAnswers(deadline);
+    // gRPC would wait 20 s for peers that are gone or have nothing to say.
+    const absl::Time end = answered ? std::min(deadline, absl::Now() + kGoodbye) : deadline;
+    ShutDown(public_server_.get(), end);
+    ShutDown(admin_server_.get(), end);
     WaitForCalls();
     public_server_.reset();
     admin_server_.reset();
@@ -115,6 +131,8 @@ class RpcServerImpl final : public RpcServer {
   void Configure(grpc::ServerBuilder& builder) const {
     // Without this a second daemon would silently share the port.
     builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
+    builder.AddChannelArgument(GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS, kHandshakeTimeoutMs);
+    builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, kKeepaliveMs);
     // Clients may keep connections alive as often as this.
     builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 10'000);
     builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
@@ -125,13 +143,22 @@ class RpcServerImpl final : public RpcServer {
     builder.SetMaxSendMessageSize(-1);
   }
 
-  // Those that would not end by themselves.
+  // Those that would not end by themselves. From here on calls are late.
   void EndOpenCalls() {
     subscription_.reset();
+    environment_.calls.Close();
     public_service_.EndStreams();
     local_service_.EndStreams();
     health_.EndWatches();
     admin_service_.EndWatches();
+  }
+
+  // Whether all who were in time have their answer.
+  bool WaitForAnswers(absl::Time deadline) {
+    return environment_.calls.WaitInTime(deadline) && public_service_.WaitStreamsInTime(deadline) &&
+           local_service_.WaitStreamsInTime(deadline) && health_.WaitWatchesInTime(deadline) &&
+           actions_.WaitIdle(deadline) && queries_.WaitIdle(deadline) &&
+           admin_service_.WaitCallsInTime(deadline);
   }
 
   // Calls that are open at the deadline are cancelled.
