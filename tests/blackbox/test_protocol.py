@@ -701,5 +701,70 @@ class TorchScriptTest(unittest.TestCase):
             self.assertEqual(daemon.infer(x, "scripted", "x")[1].model_version, "2")
 
 
+class ConvBnNet(torch.nn.Module):
+    """The net of the conv_bn fixtures."""
+
+    def __init__(self):
+        super().__init__()
+        self.features = torch.nn.Sequential(
+            torch.nn.Conv2d(3, 4, 3, padding=1, bias=False), torch.nn.BatchNorm2d(4), torch.nn.ReLU())
+        self.register_buffer("scale", torch.tensor(0.5))
+        self.head = torch.nn.Linear(4 * 4 * 4, 3)
+
+    def forward(self, x):
+        return self.head(self.features(x).flatten(1) * self.scale)
+
+
+class ConvBnTest(unittest.TestCase):
+    FIXTURES = ("conv_bn_state.pth", "conv_bn_entire.pth", "conv_bn_channels_last.pth")
+
+    def test_as_torchscript_every_way_of_saving(self):
+        config = """
+        input { name: "x" datatype: "FP32" shape: [-1, 3, 4, 4] }
+        output { name: "y" datatype: "FP32" shape: [-1, 3] }
+        torchscript { file: "graph.pt" }
+        """
+        daemon = Daemon(models={"conv_bn": config})
+        torch.jit.script(ConvBnNet().eval()).save(os.path.join(daemon.repository, "conv_bn", "graph.pt"))
+        with daemon:
+            for version, file in enumerate(self.FIXTURES, 1):
+                x, wanted, _ = io_case("conv_bn.json", file)
+                # Other weights in between, so that each file is a swap.
+                state = integer_conv_bn(version)
+                daemon.save(state, f"step-{2 * version - 1}.pt", model="conv_bn")
+                daemon.wait_serving(2 * version - 1, "conv_bn")
+                daemon.push(os.path.join(harness.GOOD, file), f"step-{2 * version}.pt", model="conv_bn")
+                daemon.wait_serving(2 * version, "conv_bn")
+                (got,), _ = daemon.infer(x, "conv_bn", "x")
+                np.testing.assert_allclose(got, wanted, atol=1e-5, err_msg=file)
+
+    def test_as_a_network_of_named_layers(self):
+        # Named layers have no buffer of one's own to multiply with: its factor goes into the head.
+        state = torch.load(os.path.join(harness.GOOD, "conv_bn_state.pth"))
+        state["head.weight"] *= state.pop("scale")
+        x, wanted, _ = io_case("conv_bn.json", "conv_bn_state.pth")
+        config = """
+        input { name: "x" datatype: "FP32" shape: [-1, 3, 4, 4] }
+        network {
+          layer { name: "features.0" conv2d { out_channels: 4 kernel_size: 3 padding: 1 bias: false } }
+          layer { name: "features.1" batch_norm2d {} }
+          layer { name: "features.2" relu {} }
+          layer { flatten {} }
+          layer { name: "head" linear { out_features: 3 } }
+        }
+        """
+        with Daemon(models={"conv_bn": config}) as daemon:
+            daemon.save(state, "step-1.pt", model="conv_bn")
+            daemon.wait_serving(1, "conv_bn")
+            (got,), _ = daemon.infer(x, "conv_bn", "x")
+            np.testing.assert_allclose(got, wanted, atol=1e-5)
+
+
+def integer_conv_bn(seed):
+    r = np.random.RandomState(seed)
+    return {name: torch.from_numpy(np.array(r.randint(1, 5, tuple(value.shape)))).to(value.dtype)
+            for name, value in ConvBnNet().state_dict().items()}
+
+
 if __name__ == "__main__":
     unittest.main()
