@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "absl/status/status.h"
+#include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
 #include "base/escape.h"
 #include "base/status_macros.h"
@@ -63,6 +64,9 @@ void PrepareLibrary() {
     // the client is told, and newer versions are silent.
     google::protobuf::SetLogHandler(nullptr);
 #endif
+    // Debian builds Abseil with its search for deadlocks on: each lock that gRPC takes while it
+    // holds another would go through one graph of all locks, behind one spin lock.
+    absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
     // Reflection can only describe what is linked.
     grpc::health::v1::HealthCheckRequest::descriptor();
     grpc::reflection::InitProtoReflectionServerBuilderPlugin();
