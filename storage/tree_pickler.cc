@@ -407,7 +407,7 @@ std::string TreePickler::Path() const {
     if (frame.closed) {
       path += "/@attributes";
     } else if (tree_.IsDict(frame.node)) {
-      path += "/" + KeyText(frame.children[(frame.next - 1) / 2 * 2]);
+      absl::StrAppend(&path, "/", KeyText(frame.children[(frame.next - 1) / 2 * 2]));
     } else {
       path += absl::StrCat("/", frame.next - 1);
     }

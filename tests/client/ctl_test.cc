@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "tests/client/fake_server.h"
+#include "tests/paths.h"
 
 namespace relight::client {
 namespace {

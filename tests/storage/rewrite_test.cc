@@ -13,6 +13,7 @@
 #include "storage/lazy_tensor.h"
 #include "storage/write_plan.h"
 #include "storage/writer.h"
+#include "tests/paths.h"
 #include "tests/storage/temp_folder.h"
 
 namespace relight::storage {

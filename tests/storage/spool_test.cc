@@ -12,6 +12,7 @@
 #include "gtest/gtest.h"
 #include "storage/checkpoint_source.h"
 #include "storage/error.h"
+#include "tests/paths.h"
 #include "tests/storage/temp_folder.h"
 
 namespace relight::storage {

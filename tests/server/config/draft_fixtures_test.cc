@@ -8,6 +8,7 @@
 #include "server/config/draft.h"
 #include "server/config/model_config.h"
 #include "storage/checkpoint.h"
+#include "tests/paths.h"
 
 namespace relight::config {
 namespace {

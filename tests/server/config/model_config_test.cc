@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "tests/paths.h"
 
 namespace relight::config {
 namespace {

@@ -6,6 +6,7 @@
 
 #include "gtest/gtest.h"
 #include "server/model/torch_backend.h"
+#include "tests/paths.h"
 
 namespace relight::model {
 namespace {

@@ -5,6 +5,7 @@
 
 #include <filesystem>
 
+#include "tests/paths.h"
 #include "tests/server/serving/checkpoint_files.h"
 #include "tests/server/serving/fake_graph.h"
 #include "tests/storage/temp_folder.h"
