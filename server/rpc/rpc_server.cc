@@ -37,6 +37,9 @@ constexpr std::uint64_t kMaxMessageBytes = std::numeric_limits<std::int32_t>::ma
 constexpr int kHandshakeTimeoutMs = 5'000;
 // How often a silent peer is asked whether it is still there. gRPC waits 20 s for the answer.
 constexpr int kKeepaliveMs = 60'000;
+// How long clients are still told that the server drains. Once gRPC shuts down it answers what
+// arrives with CANCELLED, which nobody takes for "ask another".
+constexpr absl::Duration kRefusing = absl::Milliseconds(250);
 // For last bytes and farewells, when everybody has been answered.
 constexpr absl::Duration kGoodbye = absl::Seconds(1);
 
@@ -120,6 +123,7 @@ class RpcServerImpl final : public RpcServer {
     if (started_) core_.Drain(deadline);
     EndOpenCalls();
     const bool answered = WaitForAnswers(deadline);
+    absl::SleepFor(std::clamp(deadline - absl::Now(), absl::ZeroDuration(), kRefusing));
     // gRPC would wait 20 s for peers that are gone or have nothing to say.
     const absl::Time end = answered ? std::min(deadline, absl::Now() + kGoodbye) : deadline;
     ShutDown(public_server_.get(), end);
