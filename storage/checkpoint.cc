@@ -96,6 +96,13 @@ const FileIdentity& Checkpoint::identity() const { return impl_->files[0].identi
 int Checkpoint::fd(std::uint32_t file) const { return impl_->files[file].fd(); }
 absl::Status Checkpoint::CheckUnchanged() const { return CheckAllUnchanged(impl_->files); }
 
+absl::Status Checkpoint::CheckContentUnchanged() const {
+  for (const InputFile& file : impl_->files) {
+    RELIGHT_RETURN_IF_ERROR(file.CheckContentUnchanged());
+  }
+  return absl::OkStatus();
+}
+
 absl::Status Checkpoint::Impl::Read(
     const StorageInfo& storage,
     const std::function<absl::Span<std::byte>(std::uint64_t offset)>& place,

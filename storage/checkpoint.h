@@ -131,6 +131,9 @@ class Checkpoint {
 
   // IO_ERROR if the descriptor's file is not what it was when it was opened: someone writes to it.
   absl::Status CheckUnchanged() const;
+  // The same, but for what leaves the contents alone: trainers that keep only the last few
+  // checkpoints delete, rename and link them all the time.
+  absl::Status CheckContentUnchanged() const;
 
   // The open descriptor of one of the files (StorageInfo::file), for copying parts of it elsewhere.
   // Stays owned by this object.

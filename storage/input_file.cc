@@ -146,6 +146,15 @@ absl::Status InputFile::CheckUnchanged() const {
                                 " now): someone writes to it"));
 }
 
+absl::Status InputFile::CheckContentUnchanged() const {
+  absl::Status unchanged = CheckUnchanged();
+  struct stat status = {};
+  if (unchanged.ok() || ::fstat(fd_.get(), &status) != 0) return unchanged;
+  const FileIdentity now = IdentityOf(status);
+  const bool same = now.size_bytes == identity_.size_bytes && now.modified == identity_.modified;
+  return same ? absl::OkStatus() : unchanged;
+}
+
 absl::StatusOr<FileIdentity> IdentifyFile(const std::string& path) {
   struct stat status = {};
   if (::stat(path.c_str(), &status) != 0) {

@@ -35,6 +35,8 @@ class InputFile {
 
   // IO_ERROR if the file behind the descriptor is not what it was when it was opened.
   absl::Status CheckUnchanged() const;
+  // The same, but for what does not touch its contents: being deleted, renamed or linked.
+  absl::Status CheckContentUnchanged() const;
 
  private:
   static absl::StatusOr<InputFile> Adopt(UniqueFd fd, std::string shown_name,

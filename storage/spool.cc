@@ -3,7 +3,6 @@
 #include <fcntl.h>
 #include <libdeflate.h>
 #include <stdlib.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -42,16 +41,6 @@ absl::Status WriteAt(int fd, absl::Span<const std::byte> bytes, std::uint64_t of
   return absl::OkStatus();
 }
 
-// Deleting, renaming and linking a file changes its status, but not what is in it: trainers that
-// keep only the last few checkpoints do that all the time.
-bool HasSameContent(const Checkpoint& checkpoint) {
-  struct stat info {};
-  return checkpoint.summary().format != Format::kShardedIndex &&
-         ::fstat(checkpoint.fd(), &info) == 0 &&
-         static_cast<std::uint64_t>(info.st_size) == checkpoint.identity().size_bytes &&
-         absl::TimeFromTimespec(info.st_mtim) == checkpoint.identity().modified;
-}
-
 }  // namespace
 
 absl::StatusOr<Spool> Spool::Create(const Checkpoint& checkpoint,
@@ -74,8 +63,7 @@ absl::StatusOr<Spool> Spool::Create(const Checkpoint& checkpoint,
     spool.size_bytes_ += run.size_bytes;
     spool.runs_.emplace(index, run);
   }
-  const absl::Status unchanged = checkpoint.CheckUnchanged();
-  if (!unchanged.ok() && !HasSameContent(checkpoint)) return unchanged;
+  RELIGHT_RETURN_IF_ERROR(checkpoint.CheckContentUnchanged());
   return spool;
 }
 

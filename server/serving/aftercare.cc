@@ -96,7 +96,7 @@ absl::StatusOr<std::string> Sha256OfSource(const storage::Checkpoint& checkpoint
                                            const std::function<absl::Status()>& pace) {
   RELIGHT_ASSIGN_OR_RETURN(std::string sha256,
                            Sha256OfFile(checkpoint.fd(), checkpoint.identity().size_bytes, pace));
-  RELIGHT_RETURN_IF_ERROR(checkpoint.CheckUnchanged());
+  RELIGHT_RETURN_IF_ERROR(checkpoint.CheckContentUnchanged());
   return sha256;
 }
 

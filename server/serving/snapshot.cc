@@ -78,7 +78,7 @@ class RecordStorages final : public storage::StorageSource {
   }
 
   absl::Status Unchanged() const {
-    if (aftermath_.source->CheckUnchanged().ok()) return absl::OkStatus();
+    if (aftermath_.source->CheckContentUnchanged().ok()) return absl::OkStatus();
     return absl::FailedPreconditionError(absl::StrCat(
         "the training state is gone: ", Escape(record_.file),
         " was written over since it was loaded (training_state: OPEN_FILE); ask for weights_only"));
