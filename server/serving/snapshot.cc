@@ -148,13 +148,11 @@ class SnapshotWriter {
   // It is set aside after the swap, which may be just now.
   absl::Status AwaitTrainingState() const {
     if (request_.weights_only && WeightsNeedNothingElse(record_)) return absl::OkStatus();
-    while (!record_.AwaitAftermath(kProgressEvery)) {
-      RELIGHT_RETURN_IF_ERROR(Report());
-      if (record_.retired) {
-        return absl::FailedPreconditionError(
-            "the version made way for another before its training state was set aside");
-      }
-    }
+    ++record_.awaited;
+    absl::Status waiting;
+    while (waiting.ok() && !record_.AwaitAftermath(kProgressEvery)) waiting = Report();
+    --record_.awaited;
+    RELIGHT_RETURN_IF_ERROR(waiting);
     const Aftermath aftermath = record_.aftermath();
     if (request_.weights_only || aftermath.training_state || !HoldsMoreThanWeights(record_)) {
       return absl::OkStatus();

@@ -51,6 +51,8 @@ struct VersionRecord {
 
   // Set when it is taken out of memory: what is done for it in the background may stop.
   std::atomic<bool> retired{false};
+  // Snapshots that wait for the aftermath: then it goes on although the version is retired.
+  mutable std::atomic<int> awaited{0};
 
   Aftermath aftermath() const {
     MutexLock lock(mutex_);
