@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <exception>
+#include <map>
 #include <set>
 
 #include "absl/strings/str_cat.h"
@@ -62,6 +63,7 @@ class Load {
  private:
   absl::Status Steps() {
     RELIGHT_RETURN_IF_ERROR(Phase("open", [this] { return Open(); }));
+    if (tools_.scratch) RELIGHT_RETURN_IF_ERROR(Phase("rehearse", [this] { return Rehearse(); }));
     RELIGHT_RETURN_IF_ERROR(Phase("read", [this] { return Read(); }));
     if (order_.unchanged == loaded_.digest) return absl::OkStatus();
     RELIGHT_RETURN_IF_ERROR(Phase("check", [this] { return Check(); }));
@@ -114,6 +116,25 @@ class Load {
     return absl::OkStatus();
   }
 
+  // Whatever reading and checking could object to, without the block.
+  absl::Status Rehearse() const {
+    std::map<std::uint32_t, std::vector<std::string>> keys_of_storage;
+    for (const storage::WeightTensor& tensor : loaded_.plan.tensors) {
+      keys_of_storage[loaded_.plan.pieces[tensor.piece].storage].push_back(tensor.key);
+    }
+    for (const auto& [storage, keys] : keys_of_storage) {
+      RELIGHT_ASSIGN_OR_RETURN(const storage::WeightPlan part,
+                               storage::PlanWeights(*loaded_.checkpoint, loaded_.state_dict, keys));
+      RELIGHT_ASSIGN_OR_RETURN(const std::shared_ptr<std::byte> memory,
+                               tools_.scratch(std::max<std::size_t>(part.total_bytes, 1)));
+      const absl::Span<std::byte> block(memory.get(), part.total_bytes);
+      RELIGHT_RETURN_IF_ERROR(
+          storage::LoadWeights(*loaded_.checkpoint, part, block, tools_.hooks).status());
+      RELIGHT_RETURN_IF_ERROR(CheckValues(part, block));
+    }
+    return absl::OkStatus();
+  }
+
   absl::Status Read() {
     RELIGHT_ASSIGN_OR_RETURN(lease_, tools_.acquire(loaded_.plan.total_bytes));
     loaded_.lease = lease_;
@@ -124,14 +145,16 @@ class Load {
     return absl::OkStatus();
   }
 
-  absl::Status Check() {
+  absl::Status Check() const { return CheckValues(loaded_.plan, Block()); }
+
+  absl::Status CheckValues(const storage::WeightPlan& plan, absl::Span<std::byte> block) const {
     if (tools_.config.allow_non_finite) return absl::OkStatus();
     std::set<std::string> buffers;
     for (const ParameterSpec& parameter : tools_.graph.parameters()) {
       if (parameter.buffer) buffers.insert(parameter.name);
     }
     return storage::CheckFinite(
-        loaded_.plan, Block(), [&](const std::string& key) { return buffers.contains(key); },
+        plan, block, [&](const std::string& key) { return buffers.contains(key); },
         tools_.hooks.parallel_for);
   }
 

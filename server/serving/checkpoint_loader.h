@@ -49,6 +49,9 @@ struct LoadTools {
   // Runs the version once; see RequestPath::WarmUp.
   std::function<absl::Status(const ServedVersion&, std::int64_t batch_size)> warm_up;
   storage::LoadHooks hooks;
+  // Where `acquire` takes the version that serves out of memory: gives memory to read and check the
+  // weights in beforehand, a storage at a time, so that a bad file leaves that version serving.
+  std::function<absl::StatusOr<std::shared_ptr<std::byte>>(std::size_t size_bytes)> scratch = {};
 };
 
 // A checkpoint whose weights are bound.
@@ -70,7 +73,7 @@ struct LoadResult {
   absl::Status status;                            // OK for the first two.
   std::optional<storage::FileIdentity> identity;  // Of what was opened, where it was.
   std::optional<LoadedCheckpoint> loaded;         // Exactly for kServed.
-  Phases phases;                                  // "open", "read", "check", "bind", "warm_up".
+  Phases phases;  // "open", "rehearse", "read", "check", "bind", "warm_up".
 };
 
 // CANCELLED comes back as kTransient.

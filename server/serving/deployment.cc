@@ -18,7 +18,8 @@ namespace {
 
 // How long a load waits for the last requests, or a snapshot, of the version that makes way.
 constexpr absl::Duration kWaitForBlock = absl::Seconds(30);
-constexpr absl::Duration kDestroyStep = absl::Seconds(1);
+// How soon such a wait notices that it is in vain.
+constexpr absl::Duration kWaitStep = absl::Milliseconds(200);
 
 PolicySettings SettingsOf(const config::ModelConfig& config) {
   PolicySettings settings;
@@ -69,7 +70,7 @@ Deployment::~Deployment() {
   CancelLoad();
   for (const std::shared_ptr<VersionRecord>& record : Records()) {
     Slot::Handle handle = Unpublish(record, "");
-    while (!Slot::DestroyWhenUnused(handle, kDestroyStep)) {
+    while (!Slot::DestroyWhenUnused(handle, kWaitStep)) {
     }
   }
 }
@@ -138,11 +139,16 @@ void Deployment::StartLoad(const Decision& decision, std::uint64_t generation) {
 void Deployment::RunLoad(const std::shared_ptr<LoadUnderWay>& load) {
   LoadTools tools{config_,
                   *graph_,
-                  [this](std::size_t bytes) { return MakeRoom(bytes); },
+                  [this, &load](std::size_t bytes) { return MakeRoom(*load, bytes); },
                   [this](const ServedVersion& version, std::int64_t batch_size) {
                     return path_->WarmUp(version, batch_size, config_.warm_up.free_dim);
                   },
                   {}};
+  if (config_.arenas == 1 && Current() != nullptr) {
+    tools.scratch = [this](std::size_t bytes) {
+      return surroundings_.factory.AllocateHost("cpu", bytes);
+    };
+  }
   tools.hooks.parallel_for = surroundings_.parallel_for;
   tools.hooks.between_chunks = [this, load]() -> absl::Status {
     if (load->cancelled || surroundings_.stopping) return absl::CancelledError("no longer wanted");
@@ -154,7 +160,12 @@ void Deployment::RunLoad(const std::shared_ptr<LoadUnderWay>& load) {
 }
 
 // Runs on a loader's thread, and takes the oldest version that does not serve out of memory.
-absl::StatusOr<std::shared_ptr<Arena::Lease>> Deployment::MakeRoom(std::size_t size_bytes) {
+absl::StatusOr<std::shared_ptr<Arena::Lease>> Deployment::MakeRoom(const LoadUnderWay& load,
+                                                                   std::size_t size_bytes) {
+  const auto give_up = std::chrono::steady_clock::now() + absl::ToChronoNanoseconds(kWaitForBlock);
+  const auto in_vain = [&] {
+    return load.cancelled || surroundings_.stopping || std::chrono::steady_clock::now() > give_up;
+  };
   while (true) {
     std::shared_ptr<VersionRecord> victim;
     {
@@ -168,17 +179,18 @@ absl::StatusOr<std::shared_ptr<Arena::Lease>> Deployment::MakeRoom(std::size_t s
     if (config_.arenas == 1) Pause();
     Slot::Handle handle = Unpublish(victim, "made way for the next");
     victim.reset();
-    const auto give_up =
-        std::chrono::steady_clock::now() + absl::ToChronoNanoseconds(kWaitForBlock);
-    while (!Slot::DestroyWhenUnused(handle, kDestroyStep)) {
-      if (surroundings_.stopping || std::chrono::steady_clock::now() > give_up) {
+    while (!Slot::DestroyWhenUnused(handle, kWaitStep)) {
+      if (in_vain()) {
         DestroyOnLoader(std::move(handle));
         return absl::UnavailableError(
             "the version that was to make way is still answering a request");
       }
     }
   }
-  return arena_.Acquire(size_bytes, kWaitForBlock);
+  while (true) {
+    absl::StatusOr<std::shared_ptr<Arena::Lease>> lease = arena_.Acquire(size_bytes, kWaitStep);
+    if (!absl::IsUnavailable(lease.status()) || in_vain()) return lease;
+  }
 }
 
 void Deployment::Pause() {
@@ -327,8 +339,9 @@ void Deployment::StartAftercare(std::shared_ptr<VersionRecord> record,
                             how = config_.training_state, journal = journal_,
                             &surroundings = surroundings_]() mutable {
     const auto pace = [&]() -> absl::Status {
-      if (record->retired || surroundings.stopping) return absl::CancelledError("it was retired");
-      return absl::OkStatus();
+      if (surroundings.stopping) return absl::CancelledError("the server stops");
+      if (!record->retired || record->awaited > 0) return absl::OkStatus();
+      return absl::CancelledError("the version made way for another first");
     };
     TakeCareOf(*record, std::move(source), how, surroundings.spool_folder, pace);
     journal->SetFileSha256(record->generation, record->aftermath().file_sha256);
@@ -386,7 +399,7 @@ void Deployment::DestroyOnLoader(Slot::Handle handle) {
   ++dying_;
   auto shared = std::make_shared<Slot::Handle>(std::move(handle));
   surroundings_.load([this, shared] {
-    while (!Slot::DestroyWhenUnused(*shared, kDestroyStep)) {
+    while (!Slot::DestroyWhenUnused(*shared, kWaitStep)) {
     }
     --dying_;
   });

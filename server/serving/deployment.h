@@ -114,7 +114,8 @@ class Deployment {
 
   void StartLoad(const Decision& decision, std::uint64_t generation);
   void RunLoad(const std::shared_ptr<LoadUnderWay>& load);
-  absl::StatusOr<std::shared_ptr<Arena::Lease>> MakeRoom(std::size_t size_bytes);
+  absl::StatusOr<std::shared_ptr<Arena::Lease>> MakeRoom(const LoadUnderWay& load,
+                                                         std::size_t size_bytes);
   void Pause();
   void Resume();
 

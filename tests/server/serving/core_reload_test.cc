@@ -229,15 +229,24 @@ TEST_F(CoreReloadTest, OneArenaPausesAndServesTheNext) {
   EXPECT_EQ(world_->live_models(), 1u);
 }
 
-TEST_F(CoreReloadTest, OneArenaGoesBackToTheFileBeforeWhenTheNextIsBad) {
+TEST_F(CoreReloadTest, OneArenaGoesOnServingWhenTheNextIsBad) {
   WriteConfig("m", std::string(kConfig) + "arenas: 1");
   Save("step-1.pt", 10);
   Start();
-  ReplaceFile(In("step-2.pt"), CheckpointBytes({std::nanf("")}));
+  ReplaceFile(In("step-1.pt"), CheckpointBytes({std::nanf("")}));
   Look();
+  EXPECT_EQ(Candidate("step-1.pt").state, VersionState::kRefused);
+  std::string damaged = CheckpointBytes({20});
+  const float weight = 20;
+  const std::size_t at = damaged.find(std::string(reinterpret_cast<const char*>(&weight), 4));
+  ASSERT_NE(at, std::string::npos);
+  damaged[at] ^= 1;
+  ReplaceFile(In("step-2.pt"), damaged);
+  Look();
+  EXPECT_EQ(Candidate("step-2.pt").state, VersionState::kWaiting);
   EXPECT_EQ(Served(), 1);
   EXPECT_EQ(Ask(), 10);
-  EXPECT_EQ(StatusOf().generation, 2u);
+  EXPECT_EQ(StatusOf().generation, 1u);
 }
 
 TEST_F(CoreReloadTest, OneArenaIsNotTouchedByAFileOfTheWrongShape) {
