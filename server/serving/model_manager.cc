@@ -200,7 +200,7 @@ bool ModelManager::ActOnce() {
     wake_ = std::min(wake_, decision.wake);
     const bool act = decision.action != Decision::Action::kNothing && !Loading();
     if (act) deployment->Act(decision, last_generation_ + 1);
-    if (deployment == active_.get()) decision_ = std::move(decision);
+    (deployment == active_.get() ? decision_ : next_decision_) = std::move(decision);
     if (act) return true;
   }
   return false;
@@ -335,7 +335,9 @@ absl::Status ModelManager::OutcomeOf(const Command& command) {
 }
 
 absl::Status ModelManager::OutcomeOfReload() const {
-  if (!config_error_.empty()) return absl::FailedPreconditionError(config_error_);
+  if (const std::string why = WhyConfigWaits(); !why.empty()) {
+    return absl::FailedPreconditionError(why);
+  }
   if (CurrentGeneration() == 0) return absl::FailedPreconditionError(WhyNotServing());
   if (!orders_.pin.has_value() && !decision_.newest_problem.empty()) {
     return absl::FailedPreconditionError(decision_.newest_problem);
@@ -385,6 +387,16 @@ std::uint64_t ModelManager::CurrentGeneration() const {
   return current == nullptr ? 0 : current->generation;
 }
 
+// Why a changed config is not in use; empty where there is none that waits.
+std::string ModelManager::WhyConfigWaits() const {
+  if (!config_error_.empty()) return config_error_;
+  if (next_ == nullptr || active_ == nullptr) return "";
+  std::string why = next_decision_.newest_problem;
+  if (why.empty()) why = next_decision_.reason;
+  if (why.empty()) why = next_->loading() ? "it is being loaded" : "no checkpoint yet";
+  return absl::StrCat("the changed config is not in use yet, the one before stays: ", why);
+}
+
 std::string ModelManager::WhyNotServing() const {
   if (active_ == nullptr) return config_error_;
   if (orders_.unloaded) return "unloaded by an admin; reload it to serve again";
@@ -394,11 +406,12 @@ std::string ModelManager::WhyNotServing() const {
 }
 
 std::shared_ptr<const ModelStatus> ModelManager::MakeStatus() const {
+  const std::string config_waits = WhyConfigWaits();
   auto status = std::make_shared<ModelStatus>();
   status->name = name_;
   status->pinned_version = orders_.pin;
   status->last_good_load = journal_->last_good_load();
-  status->last_error = config_error_.empty() ? decision_.newest_problem : config_error_;
+  status->last_error = config_waits.empty() ? decision_.newest_problem : config_waits;
   status->generation = CurrentGeneration();
   status->candidates = decision_.candidates;
   status->version_rule = decision_.rule;
@@ -420,7 +433,7 @@ std::shared_ptr<const ModelStatus> ModelManager::MakeStatus() const {
                                  });
   if (status->generation != 0) {
     status->state = ModelState::kServing;
-    status->reason = config_error_.empty() ? decision_.reason : config_error_;
+    status->reason = config_waits.empty() ? decision_.reason : config_waits;
   } else {
     status->state = orders_.unloaded              ? ModelState::kUnloaded
                     : tried || active_ == nullptr ? ModelState::kFailed
@@ -495,11 +508,13 @@ absl::StatusOr<ModelManager::SnapshotSource> ModelManager::FindForSnapshot(
   if (active_ != nullptr) {
     source.config = active_->config();
     source.parameters = active_->graph().parameters();
+    const std::shared_ptr<VersionRecord> current = active_->Current();
     if (!version.has_value()) {
-      source.record = active_->Current();
+      source.record = current;
     } else {
       for (const std::shared_ptr<VersionRecord>& record : active_->Records()) {
-        if (record->version == *version && source.record == nullptr) source.record = record;
+        const bool fits = record->version == *version;
+        if (fits && (source.record == nullptr || record == current)) source.record = record;
       }
     }
   }

@@ -126,6 +126,7 @@ class ModelManager {
   absl::Status OutcomeOfPin(const Command& command);
   void Note(HistoryEvent event, std::string reason = "");
   std::uint64_t CurrentGeneration() const;
+  std::string WhyConfigWaits() const;
   std::string WhyNotServing() const;
   std::string NoGraphText() const;
   std::shared_ptr<const ModelStatus> MakeStatus() const;
@@ -153,8 +154,9 @@ class ModelManager {
   std::optional<std::int64_t> pin_before_;  // Likewise.
   std::uint64_t last_generation_ = 0;       // Of all deployments.
   bool has_served_ = false;
-  bool changed_ = false;  // The status, since the last Step.
-  Decision decision_;
+  bool changed_ = false;    // The status, since the last Step.
+  Decision decision_;       // Of the active deployment.
+  Decision next_decision_;  // Of the next, where there is one.
   absl::Time wake_ = absl::InfiniteFuture();
 
   mutable Mutex mutex_;

@@ -93,6 +93,9 @@ bool Slot::DestroyWhenUnused(Handle& handle, absl::Duration timeout) {
 }
 
 const Slot::Handle* Slot::FindLocked(std::int64_t version) const {
+  // A file that was overwritten in place gives several generations of one version, and after going
+  // back a generation the newest is not the one that is wanted.
+  if (current_ != nullptr && current_->version == version) return &current_;
   for (const Handle& handle : loaded_) {
     if (handle->version == version) return &handle;
   }

@@ -154,6 +154,12 @@ TEST_F(CoreAdminTest, RollBackToTheGenerationBeforeOfTheSameVersion) {
   EXPECT_EQ(Ask(), 10);
   Look();
   EXPECT_EQ(Ask(), 10);
+  // Who names the version means the generation that serves, not the one that was given up.
+  EXPECT_EQ(Ask(ForVersion(1, RowsOf(1))), 10);
+  SnapshotRequest request;
+  request.model = "m";
+  request.version = 1;
+  EXPECT_EQ(core_->Snapshot(request, {})->generation, 1u);
 }
 
 TEST_F(CoreAdminTest, RollBackWithNothingBeforeFails) {
@@ -310,10 +316,15 @@ TEST_F(CoreAdminTest, ChangedConfigThatNoCheckpointFitsLeavesTheOldOneServing) {
   Look();
   EXPECT_EQ(Ask(), 10);
   EXPECT_EQ((*core_->GetModelInfo("m"))->max_batch_size, 32);
+  EXPECT_THAT(StatusOf().reason, HasSubstr("changed config is not in use yet"));
+  EXPECT_THAT(StatusOf().last_error, HasSubstr("does not fit"));
+  EXPECT_THAT(std::string(core_->Reload("m").status().message()), HasSubstr("does not fit"));
   Save("step-2.pt", 20);
   Look();
   EXPECT_EQ(Ask(), 20);
   EXPECT_EQ((*core_->GetModelInfo("m"))->max_batch_size, 4);
+  EXPECT_EQ(StatusOf().reason, "");
+  EXPECT_EQ(StatusOf().last_error, "");
 }
 
 TEST_F(CoreAdminTest, DrainingRefusesNewRequests) {
