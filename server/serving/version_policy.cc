@@ -145,6 +145,15 @@ class Decider {
     switch (file.verdict) {
       case Verdict::kUntried:
         status.state = VersionState::kFound;
+        if (current_ != nullptr && *candidate.name == current_->file &&
+            file.identity == current_->identity) {
+          // The folder was gone for so long that its files were forgotten, and came back.
+          status.state = VersionState::kServing;
+        } else if (!in_.pin.has_value() && !NewerThanCurrent(candidate) &&
+                   !ReplacesCurrent(candidate)) {
+          status.reason = absl::StrCat("is older than ", Escape(current_->file),
+                                       ", which serves; pin its version to serve it");
+        }
         break;
       case Verdict::kServed:
       case Verdict::kUnchanged:

@@ -577,6 +577,31 @@ TEST_F(VersionPolicyTest, FilesThatTheRuleCannotReadArePassedOverWithTheReason) 
   EXPECT_THAT(Find(decision, "best.pt")->reason, HasSubstr("does not end in digits"));
 }
 
+TEST_F(VersionPolicyTest, FileThatIsOlderThanWhatServesIsFoundAndSaysSo) {
+  Put("step-2.pt");
+  ServeNext("step-2.pt");
+  Put("step-1.pt");
+  const Decision decision = ScanAndDecide();
+  EXPECT_EQ(decision.action, Action::kNothing);
+  EXPECT_EQ(Find(decision, "step-1.pt")->state, VersionState::kFound);
+  EXPECT_THAT(Find(decision, "step-1.pt")->reason, HasSubstr("older than step-2.pt"));
+}
+
+TEST_F(VersionPolicyTest, ServedFileThatWasForgottenAndComesBackServes) {
+  Put("step-1.pt");
+  ServeNext("step-1.pt");
+  const storage::FolderEntry entry = folder_["step-1.pt"];
+  Remove("step-1.pt");
+  for (int i = 0; i < 3; ++i) {
+    clock_.Advance(absl::Seconds(5));
+    Scan();
+  }
+  ASSERT_TRUE(memory_.files.empty());
+  folder_["step-1.pt"] = entry;
+  EXPECT_EQ(ScanAndDecide().action, Action::kNothing);
+  EXPECT_EQ(StateOf("step-1.pt"), VersionState::kServing);
+}
+
 TEST_F(VersionPolicyTest, FilesThatAreNoCandidatesAreListedWithTheirReason) {
   storage::FolderEntry entry;
   entry.name = "fifo.pt";
