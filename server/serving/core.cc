@@ -1,5 +1,6 @@
 #include "server/serving/core.h"
 
+#include <fcntl.h>
 #include <pthread.h>
 #include <spdlog/spdlog.h>
 
@@ -12,7 +13,9 @@
 #include "absl/strings/str_join.h"
 #include "base/escape.h"
 #include "base/status_macros.h"
+#include "base/unique_fd.h"
 #include "server/serving/snapshot.h"
+#include "storage/atomic_file.h"
 
 namespace relight::serving {
 namespace {
@@ -35,11 +38,27 @@ std::string SpoolFolder(const std::string& state_dir) {
   return error ? "/tmp" : folder.string();
 }
 
+// What a daemon that was killed while it wrote has left. Not worth failing for.
+void RemoveLeftovers(const std::string& folder) {
+  if (folder.empty()) return;
+  const UniqueFd fd(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!fd.valid()) return;
+  const absl::StatusOr<int> removed = storage::RemoveStaleTemporaries(fd.get());
+  if (!removed.ok()) {
+    spdlog::warn("{}: {}", Escape(folder, 1024), std::string(removed.status().message()));
+  } else if (*removed > 0) {
+    spdlog::info("{}: removed {} unfinished files of a process that ended while it wrote them",
+                 Escape(folder, 1024), *removed);
+  }
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Core>> Core::Start(const CoreOptions& options,
                                                   model::GraphFactory& factory, const Clock& clock,
                                                   Threads threads) {
+  RemoveLeftovers(options.snapshot_dir);
+  RemoveLeftovers(options.state_dir);
   RELIGHT_ASSIGN_OR_RETURN(PinStore pins, PinStore::Open(options.state_dir));
   std::unique_ptr<Core> core(new Core(options, factory, clock, std::move(pins), threads));
   RELIGHT_RETURN_IF_ERROR(core->StartModels());

@@ -12,6 +12,7 @@ namespace relight::serving {
 namespace {
 
 using ::testing::Contains;
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
 class CoreSnapshotTest : public CoreTest {
@@ -89,6 +90,17 @@ TEST_F(CoreSnapshotTest, OpenFileServesUntilTheSourceIsOverwritten) {
   EXPECT_EQ(FilesInSnapshots().size(), 2u);
 }
 
+TEST_F(CoreSnapshotTest, OpenFileServesAlthoughTheSourceWasRenamedOrDeleted) {
+  WriteConfig("m", std::string(kConfig) + "training_state: OPEN_FILE");
+  ServeBundle();
+  std::filesystem::rename(root_.Path(In("step-1.pt")), root_.Path("scratch/moved.pt"));
+  EXPECT_TRUE(Take({.path = "a.pt"}).ok());
+  std::filesystem::remove(root_.Path("scratch/moved.pt"));
+  const absl::StatusOr<SnapshotResult> result = Take({.path = "b.pt"});
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_EQ(Read(result->path, kMomentum), std::vector<float>({1, 2, 3}));
+}
+
 TEST_F(CoreSnapshotTest, WithoutTrainingStateOnlyWeightsCanBeTaken) {
   WriteConfig("m", std::string(kConfig) + "training_state: NONE");
   ServeBundle();
@@ -159,6 +171,17 @@ TEST_F(CoreSnapshotTest, CancellingLeavesNothingBehind) {
       Take({}, [](std::uint64_t written, std::uint64_t) { return written == 0; }).status().code(),
       absl::StatusCode::kCancelled);
   EXPECT_TRUE(FilesInSnapshots().empty());
+}
+
+TEST_F(CoreSnapshotTest, WhatAKilledProcessLeftIsRemovedAtStart) {
+  root_.MakeFolder("snapshots/m");
+  root_.Write("snapshots/.a.pt.0123456789abcdef.tmp", "half");
+  root_.Write("snapshots/m/.1-1.pt.0123456789abcdef.tmp", "half");
+  root_.Write("snapshots/m/1-1.pt", "whole");
+  root_.Write("state/.pins.json.0123456789abcdef.tmp", "{");
+  Start();
+  EXPECT_THAT(FilesInSnapshots(), ElementsAre(root_.Path("snapshots/m/1-1.pt")));
+  EXPECT_FALSE(std::filesystem::exists(root_.Path("state/.pins.json.0123456789abcdef.tmp")));
 }
 
 TEST_F(CoreSnapshotTest, ProgressEndsAtTheTotal) {
