@@ -138,6 +138,23 @@ class ArrivalsTest(unittest.TestCase):
             self.assertEqual(response.parameters["generation"].int64_param, 2)
             np.testing.assert_array_equal(got, integer_answer(integer_state(2), x))
 
+    def test_a_trainer_that_never_stops_saving_to_one_path(self):
+        states = {version: integer_state(version) for version in range(1, 31)}
+        with Daemon(models={"simplenet": SIMPLENET}) as daemon:
+            path = daemon.save(states[1], "model.pt")
+            daemon.wait_serving()
+            x = np.ones((1, 10), np.float32)
+            possible = [integer_answer(state, x) for state in states.values()]
+            for version in range(2, 31):
+                torch.save(states[version], path)
+                (got,), _ = daemon.infer(x)
+                self.assertTrue(any(np.array_equal(got, answer) for answer in possible), got)
+            modified = os.stat(path).st_mtime_ns
+            daemon.wait_until(lambda status: any(
+                c.state == admin_pb2.VERSION_SERVING and c.modified_at.ToNanoseconds() == modified
+                for c in status.candidates))
+            np.testing.assert_array_equal(daemon.infer(x)[0][0], integer_answer(states[30], x))
+
     def test_a_symlink_flip_is_a_new_checkpoint(self):
         with Daemon(models={"simplenet": SIMPLENET}) as daemon:
             outside = os.path.join(daemon.root, "volume")
