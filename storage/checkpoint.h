@@ -116,8 +116,8 @@ class Checkpoint {
   // Of the descriptor, taken when the file was opened.
   const FileIdentity& identity() const;
 
-  // Sees each chunk (a fraction of a MiB, in order) while it is still warm in the cache. A status other than
-  // OK stops the read and is returned.
+  // Sees each chunk (a fraction of a MiB, in order) while it is still warm in the cache. A status
+  // other than OK stops the read and is returned.
   using ChunkHook = std::function<absl::Status(std::uint64_t offset, absl::Span<const std::byte>)>;
 
   // Reads the whole of storage `index` into `destination` (exactly size_bytes), as little-endian
