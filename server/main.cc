@@ -141,7 +141,7 @@ absl::Status Serve(const config::ServerOptions& options, const sigset_t& stop_si
   const absl::Time deadline = absl::Now() + options.exit_timeout;
   server->DrainAndStop(deadline);
   if (absl::Now() >= deadline) {
-    spdlog::warn("requests were still under way when --exit-timeout ({}) was over: cancelled",
+    spdlog::warn("--exit-timeout ({}) was over: what was still under way was cancelled",
                  absl::FormatDuration(options.exit_timeout));
   }
   spdlog::info("stopped");

@@ -79,6 +79,11 @@ class DrainTest(unittest.TestCase):
             daemon.wait_for_log("draining")
             daemon.wait_for_log("stopped")
 
+    def test_the_log_says_when_the_time_was_over(self):
+        with Daemon("--exit-timeout", "0s", models={"simplenet": SIMPLENET}) as daemon:
+            self.assertEqual(daemon.stop(signal.SIGTERM), 0)
+            daemon.wait_for_log(r"--exit-timeout \(0\) was over")
+
     def test_an_idle_stream_does_not_hold_the_daemon(self):
         daemon = Daemon("--exit-timeout", "20s", models={"simplenet": SIMPLENET})
         with daemon:
