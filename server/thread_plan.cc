@@ -14,8 +14,8 @@ ThreadPlan PlanThreads(const config::ServerOptions& options, int cores) {
   } else {
     while (plan.compute * plan.compute < cores) ++plan.compute;
   }
-  plan.intra_op = options.intra_op_threads > 0 ? options.intra_op_threads
-                                               : std::max(1, cores / plan.compute);
+  plan.intra_op =
+      options.intra_op_threads > 0 ? options.intra_op_threads : std::max(1, cores / plan.compute);
   plan.load = options.load_threads > 0 ? options.load_threads : std::min(2, cores);
   return plan;
 }

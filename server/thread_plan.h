@@ -7,9 +7,9 @@
 namespace relight {
 
 struct ThreadPlan {
-  int compute = 1;    // Batches computed at the same time.
-  int intra_op = 1;   // Threads that one batch may use.
-  int load = 1;       // Checkpoints read at the same time.
+  int compute = 1;   // Batches computed at the same time.
+  int intra_op = 1;  // Threads that one batch may use.
+  int load = 1;      // Checkpoints read at the same time.
 };
 
 // What the flags say; where they say nothing, compute * intra_op fills `cores` with about as many

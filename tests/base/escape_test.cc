@@ -11,7 +11,9 @@ TEST(EscapeTest, KeepsPlainTextAndUtf8) {
 }
 
 TEST(EscapeTest, EscapesWhatIsNotUtf8) {
-  EXPECT_EQ(Escape("a\xff" "b"), "a\\xffb");
+  EXPECT_EQ(Escape("a\xff"
+                   "b"),
+            "a\\xffb");
   EXPECT_EQ(Escape("\xc3"), "\\xc3");                    // Cut sequence.
   EXPECT_EQ(Escape("\xc0\xaf"), "\\xc0\\xaf");           // Overlong.
   EXPECT_EQ(Escape("\xed\xa0\x80"), "\\xed\\xa0\\x80");  // Surrogate.

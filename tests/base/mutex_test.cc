@@ -1,8 +1,8 @@
 #include "base/mutex.h"
 
-#include <thread>
-
 #include <gtest/gtest.h>
+
+#include <thread>
 
 namespace relight {
 namespace {

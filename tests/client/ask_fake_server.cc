@@ -1,5 +1,5 @@
-// Runs the program that is named on the command line against a fake server: PROGRAM TARGET double x.
-// Exits as it does.
+// Runs the program that is named on the command line against a fake server: PROGRAM TARGET double
+// x. Exits as it does.
 #include <spawn.h>
 #include <sys/wait.h>
 #include <unistd.h>

@@ -1,9 +1,9 @@
 #include "server/logging.h"
 
-#include <nlohmann/json.hpp>
+#include <gtest/gtest.h>
 #include <spdlog/spdlog.h>
 
-#include <gtest/gtest.h>
+#include <nlohmann/json.hpp>
 
 namespace relight {
 namespace {
