@@ -268,8 +268,7 @@ TEST_F(CoreAdminTest, RemovedModelIsServedUntilItsRemovalCounts) {
   EXPECT_EQ(Ask(), 10);
   Look(absl::Seconds(1));
   EXPECT_EQ(AskStatus().code(), absl::StatusCode::kNotFound);
-  Look();
-  EXPECT_EQ(world_->live_models(), 0u);
+  EXPECT_TRUE(LookUntilModelsLeft(0));
 }
 
 TEST_F(CoreAdminTest, ChangedConfigIsServedTogetherWithItsWeights) {
@@ -282,8 +281,7 @@ TEST_F(CoreAdminTest, ChangedConfigIsServedTogetherWithItsWeights) {
   EXPECT_EQ(StatusOf().generation, 2u);
   EXPECT_EQ(Ask(), 10);
   EXPECT_THAT(Events(), Contains(HistoryEvent::kConfigChanged));
-  Look();
-  EXPECT_EQ(world_->live_models(), 1u);
+  EXPECT_TRUE(LookUntilModelsLeft(1));
 }
 
 TEST_F(CoreAdminTest, BrokenConfigLeavesTheOldOneServing) {

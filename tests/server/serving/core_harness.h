@@ -74,6 +74,13 @@ class CoreTest : public ::testing::Test {
     core_->RunOnce();
   }
 
+  // Looks until `count` models are left. A model goes once the last thread that read from it has
+  // let go, which no clock says; what never goes fails the test that asks.
+  bool LookUntilModelsLeft(std::size_t count) {
+    for (int i = 0; i < 10'000 && world_->live_models() != count; ++i) Look(absl::ZeroDuration());
+    return world_->live_models() == count;
+  }
+
   ModelStatus StatusOf(const std::string& model = "m") { return *core_->GetStatus(model); }
   CandidateStatus Candidate(const std::string& file) {
     for (const CandidateStatus& candidate : StatusOf().candidates) {
