@@ -62,7 +62,7 @@ mkdir -p "$work/models"
 cp -R "$root/examples/simplenet/models/simplenet" "$work/models/"
 mkdir -p "$work/models/simplenet/checkpoints"
 podman run -d --name "$name" --health-interval=disable --read-only \
-  --tmpfs /tmp --tmpfs /run/relight:mode=0700,uid=990,gid=990 --cap-drop ALL \
+  --tmpfs /tmp --tmpfs /run/relight:mode=1777 --cap-drop ALL \
   --security-opt no-new-privileges --pids-limit 200 --memory 2g --stop-timeout 40 \
   -v "$work/models:/models:ro" -p 127.0.0.1::8001 relight:test >/dev/null
 
