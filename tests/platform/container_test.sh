@@ -1,15 +1,15 @@
 #!/bin/sh
-# Builds the CPU image with buildah and tries it with podman as a deployment would run it: read-only,
+# container_test.sh [SUITE]: builds the CPU image with buildah and tries it with podman as a deployment would run it: read-only,
 # without capabilities, the watched folder on a volume. Needs root, buildah, podman, runc and
 # mmdebstrap ("./dev test-container" sees to that); no registry and no Docker engine.
 set -eu
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/../.."
 root=$(pwd)
 suite=${1:-bookworm}
 work=$(mktemp -d)
 name=relight-test-$$
 
-fail() { printf 'test_container: %s\n' "$*" >&2; exit 1; }
+fail() { printf 'container_test: %s\n' "$*" >&2; exit 1; }
 say() { printf '==> %s\n' "$*"; }
 
 for tool in buildah podman runc mmdebstrap; do
@@ -42,15 +42,7 @@ finish() {
 trap finish EXIT
 
 say "a stand-in for debian:$suite-slim"
-mirror=$(sed -n -E 's/^(deb|URIs:) *(\[[^]]*\] *)?(https?:[^ ]*).*/\3/p' \
-  /etc/apt/sources.list /etc/apt/sources.list.d/*.sources /etc/apt/sources.list.d/*.list 2>/dev/null |
-  grep -v security | head -n 1)
-# shellcheck disable=SC2016 # mmdebstrap expands $1 itself.
-mmdebstrap --quiet --variant=minbase --aptopt='Acquire::Check-Valid-Until "false"' \
-  --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
-  --dpkgopt='path-exclude=/usr/share/locale/*' \
-  --customize-hook='rm -rf $1/var/lib/apt/lists/* $1/etc/resolv.conf $1/etc/hostname' \
-  "$suite" "$work/base.tar" "deb $mirror $suite main" "deb $mirror $suite-updates main"
+"$root/tests/platform/debian_root.sh" "$suite" "$work/base.tar"
 podman import -q -c 'CMD ["bash"]' "$work/base.tar" "docker.io/library/debian:$suite-slim" >/dev/null
 
 say 'building the image'
