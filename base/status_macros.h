@@ -7,10 +7,9 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 
-#define RELIGHT_RETURN_IF_ERROR(expression)                                \
-  do {                                                                     \
-    if (absl::Status relight_status = (expression); !relight_status.ok()) \
-      return relight_status;                                               \
+#define RELIGHT_RETURN_IF_ERROR(expression)                                                      \
+  do {                                                                                           \
+    if (absl::Status relight_status = (expression); !relight_status.ok()) return relight_status; \
   } while (false)
 
 #define RELIGHT_STATUS_CONCAT_INNER(a, b) a##b

@@ -29,14 +29,14 @@ struct StateDictEntry {
 };
 
 struct StateDict {
-  std::vector<StateDictEntry> entries;  // In file order; keys are distinct.
-  NodeId container = kNoNode;           // The dict, or the module object.
-  bool from_module = false;             // Extracted from a whole module by its own order.
-  std::string location;                 // JSON pointer from the root: "", "/model_state_dict".
-  std::string stripped_prefix;          // Empty where none was.
-  std::vector<std::string> other_keys;  // Entries that are no tensors (get_extra_state).
+  std::vector<StateDictEntry> entries;       // In file order; keys are distinct.
+  NodeId container = kNoNode;                // The dict, or the module object.
+  bool from_module = false;                  // Extracted from a whole module by its own order.
+  std::string location;                      // JSON pointer from the root: "", "/model_state_dict".
+  std::string stripped_prefix;               // Empty where none was.
+  std::vector<std::string> other_keys;       // Entries that are no tensors (get_extra_state).
   std::vector<std::string> other_locations;  // Further places that hold a state dict.
-  std::string module_class;             // Of a whole module: "__main__.SimpleNet".
+  std::string module_class;                  // Of a whole module: "__main__.SimpleNet".
 };
 
 // The first of: options.key; the root if it is a module; an OrderedDict with _metadata; a dict

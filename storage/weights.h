@@ -1,11 +1,11 @@
-// From a state dict to bytes in memory that the server owns: which storages to read, where each goes
-// in one block of memory, and the one pass that reads, checks and digests them.
+// From a state dict to bytes in memory that the server owns: which storages to read, where each
+// goes in one block of memory, and the one pass that reads, checks and digests them.
 //
 // The layout keeps storages whole: a storage that a wanted tensor views is copied verbatim to a
 // 64-byte aligned place in the block, and tensors are strided views into it. So tied weights stay
-// tied, a read needs no second copy, and a snapshot can write the same storages again. A tensor that
-// cannot be served like that (a slice of a much larger storage, a lazy conjugation) gets a dense
-// place of its own.
+// tied, a read needs no second copy, and a snapshot can write the same storages again. A tensor
+// that cannot be served like that (a slice of a much larger storage, a lazy conjugation) gets a
+// dense place of its own.
 #ifndef RELIGHT_STORAGE_WEIGHTS_H_
 #define RELIGHT_STORAGE_WEIGHTS_H_
 
@@ -34,9 +34,9 @@ struct WeightTensor {
   NodeId node = kNoNode;
   DType dtype = DType::kFloat32;
   std::vector<std::int64_t> shape;
-  std::vector<std::int64_t> stride;   // In elements.
-  std::uint64_t offset_bytes = 0;     // Of element [0, ..., 0] in the block.
-  std::size_t piece = 0;              // Which of WeightPlan::pieces holds it.
+  std::vector<std::int64_t> stride;  // In elements.
+  std::uint64_t offset_bytes = 0;    // Of element [0, ..., 0] in the block.
+  std::size_t piece = 0;             // Which of WeightPlan::pieces holds it.
 };
 
 // A run of the block, filled from one storage.
@@ -44,7 +44,7 @@ struct WeightPiece {
   std::uint32_t storage = 0;
   std::uint64_t offset_bytes = 0;  // Multiple of kWeightAlignment.
   std::uint64_t size_bytes = 0;
-  bool verbatim = true;            // The whole storage; else one dense tensor (`node`).
+  bool verbatim = true;  // The whole storage; else one dense tensor (`node`).
   NodeId node = kNoNode;
 };
 
@@ -72,8 +72,8 @@ struct WeightsDigest {
 
 struct LoadHooks {
   ParallelFor parallel_for = SerialFor;
-  // Called between chunks of a fraction of a MiB, on the reading threads: where a loader yields to requests.
-  // A status other than OK ends the load with it.
+  // Called between chunks of a fraction of a MiB, on the reading threads: where a loader yields to
+  // requests. A status other than OK ends the load with it.
   std::function<absl::Status()> between_chunks;
 };
 

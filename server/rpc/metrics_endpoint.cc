@@ -50,9 +50,9 @@ class HttpEndpoint final : public MetricsEndpoint {
     unsigned flags = MHD_USE_AUTO_INTERNAL_THREAD;
     if (address.ai_family == AF_INET6) flags |= MHD_USE_IPv6;
     daemon_ = MHD_start_daemon(flags, 0, nullptr, nullptr, &HttpEndpoint::Handle, this,
-                               MHD_OPTION_SOCK_ADDR, address.ai_addr,
-                               MHD_OPTION_CONNECTION_LIMIT, kMaxConnections,
-                               MHD_OPTION_CONNECTION_TIMEOUT, kIdleSeconds, MHD_OPTION_END);
+                               MHD_OPTION_SOCK_ADDR, address.ai_addr, MHD_OPTION_CONNECTION_LIMIT,
+                               kMaxConnections, MHD_OPTION_CONNECTION_TIMEOUT, kIdleSeconds,
+                               MHD_OPTION_END);
     return daemon_ != nullptr;
   }
 
@@ -109,8 +109,8 @@ Address Resolve(const std::string& address) {
 
 }  // namespace
 
-// Not prometheus-cpp's own exposer: its web server starts threads on stacks of 100 KiB, which do not
-// even hold the thread-local storage of LibTorch's libraries.
+// Not prometheus-cpp's own exposer: its web server starts threads on stacks of 100 KiB, which do
+// not even hold the thread-local storage of LibTorch's libraries.
 absl::StatusOr<std::unique_ptr<MetricsEndpoint>> StartMetricsEndpoint(
     const std::string& address, std::function<MetricsInput()> collect) {
   const auto refuse = [&address](std::string_view why) {

@@ -20,8 +20,8 @@ struct RpcOptions {
   std::string admin_socket;  // Path; made with mode 0600. Empty: none.
   int admin_port = -1;       // On loopback; 0: any free one; negative: none.
   bool allow_model_control = false;
-  // The largest request. 0: what the core's models need at the start, and at least 64 MiB, so that a
-  // model whose config changes later seldom needs a restart.
+  // The largest request. 0: what the core's models need at the start, and at least 64 MiB, so that
+  // a model whose config changes later seldom needs a restart.
   std::uint64_t max_message_bytes = 0;
   std::string server_name = "relight";
   std::string server_version;

@@ -1,6 +1,7 @@
 // What a model's requests cost, counted without a lock on the request path.
 //
-// Thread-safe. Reads are not a consistent cut: each number is exact, but they may be a request apart.
+// Thread-safe. Reads are not a consistent cut: each number is exact, but they may be a request
+// apart.
 #ifndef RELIGHT_SERVER_SERVING_STATISTICS_H_
 #define RELIGHT_SERVER_SERVING_STATISTICS_H_
 
@@ -37,8 +38,8 @@ struct BatchTotal {
 struct VersionStatistics {
   std::int64_t version = 0;
   absl::Time last_inference = absl::UnixEpoch();
-  std::uint64_t inference_count = 0;   // Rows.
-  std::uint64_t execution_count = 0;   // Batches.
+  std::uint64_t inference_count = 0;  // Rows.
+  std::uint64_t execution_count = 0;  // Batches.
   DurationTotal success, fail, queue, compute_input, compute_infer, compute_output;
   std::vector<BatchTotal> batches;
 };
@@ -58,7 +59,7 @@ struct ModelStatistics {
   std::map<std::string, std::uint64_t> reloads;
   // Totals by phase: "open", "read", "check", "bind", "warm_up", "publish".
   std::map<std::string, DurationTotal> reload_phases;
-  std::int64_t served_version = 0;   // 0: none.
+  std::int64_t served_version = 0;  // 0: none.
   std::uint64_t generation = 0;
   std::string weights_digest;
   double seconds_since_last_good_load = -1;  // Negative: never.
