@@ -1,8 +1,8 @@
 #include "server/rpc/health_service.h"
 
 #include <string>
-#include <utility>
 
+#include "absl/status/status.h"
 #include "base/escape.h"
 #include "server/rpc/concat.h"
 #include "server/rpc/grpc_status.h"
@@ -26,13 +26,7 @@ void HealthWatch::Update() {
 
 void HealthWatch::End() {
   MutexLock lock(mutex_);
-  CloseLocked(absl::UnavailableError("the server is shutting down"));
-}
-
-void HealthWatch::CloseLocked(absl::Status reason) {
-  if (closing_) return;
-  closing_ = true;
-  reason_ = std::move(reason);
+  ending_ = true;
   PumpLocked();
 }
 
@@ -40,32 +34,29 @@ void HealthWatch::PumpLocked() {
   if (writing_ || finished_) return;
   // The status before the end still goes out: a watcher learns NOT_SERVING before the stream ends.
   const Status now = known_ ? service_.status() : HealthCheckResponse::SERVICE_UNKNOWN;
-  const bool gone = closing_ && absl::IsCancelled(reason_);
-  if (!gone && sent_ != now) {
+  if (!gone_ && sent_ != now) {
     sent_ = now;
     message_.set_status(now);
     writing_ = true;
     StartWrite(&message_);
-  } else if (closing_) {
+  } else if (gone_ || ending_) {
     finished_ = true;
-    Finish(ToGrpcStatus(reason_));
+    Finish(ToGrpcStatus(gone_ ? absl::CancelledError("the client has gone")
+                              : absl::UnavailableError("the server is shutting down")));
   }
 }
 
 void HealthWatch::OnWriteDone(bool ok) {
   MutexLock lock(mutex_);
   writing_ = false;
-  if (!ok && !closing_) {
-    closing_ = true;
-    reason_ = absl::CancelledError("the client has gone");
-  }
-  if (!ok) sent_ = service_.status();
+  gone_ = gone_ || !ok;
   PumpLocked();
 }
 
 void HealthWatch::OnCancel() {
   MutexLock lock(mutex_);
-  CloseLocked(absl::CancelledError("the client has gone"));
+  gone_ = true;
+  PumpLocked();
 }
 
 void HealthWatch::OnDone() { service_.watches_.Remove(this); }

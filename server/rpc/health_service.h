@@ -10,7 +10,7 @@
 #include <memory>
 #include <optional>
 
-#include "absl/status/status.h"
+#include "absl/time/time.h"
 #include "base/mutex.h"
 #include "grpc/health/v1/health.grpc.pb.h"
 #include "server/rpc/call_set.h"
@@ -36,7 +36,6 @@ class HealthWatch final : public grpc::ServerWriteReactor<grpc::health::v1::Heal
   void OnCancel() override;
   void OnDone() override;
   void PumpLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void CloseLocked(absl::Status reason) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   HealthService& service_;
   const bool known_;
@@ -45,9 +44,10 @@ class HealthWatch final : public grpc::ServerWriteReactor<grpc::health::v1::Heal
   Mutex mutex_;
   std::optional<Status> sent_ ABSL_GUARDED_BY(mutex_);
   bool writing_ ABSL_GUARDED_BY(mutex_) = false;
-  bool closing_ ABSL_GUARDED_BY(mutex_) = false;
+  bool ending_ ABSL_GUARDED_BY(mutex_) = false;  // The server's wish.
+  // Nothing can be written any more; may come while the stream is ending.
+  bool gone_ ABSL_GUARDED_BY(mutex_) = false;
   bool finished_ ABSL_GUARDED_BY(mutex_) = false;
-  absl::Status reason_ ABSL_GUARDED_BY(mutex_);
 };
 
 // Thread-safe. Outlives the servers that it is registered with.

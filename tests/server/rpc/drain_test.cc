@@ -1,12 +1,7 @@
 // The end: requests in flight are answered, later ones refused, and nothing outlives the server.
-#include <arpa/inet.h>
 #include <gmock/gmock.h>
-#include <netinet/in.h>
-#include <sys/socket.h>
 
-#include <string_view>
-
-#include "base/unique_fd.h"
+#include "tests/server/rpc/raw_client.h"
 #include "tests/server/rpc/server_fixture.h"
 
 namespace relight::rpc {
@@ -57,15 +52,8 @@ TEST_F(DrainTest, AtTheDeadlineWhatIsLeftIsCutOff) {
 }
 
 TEST_F(DrainTest, APeerThatNeverAnswersDoesNotHoldIt) {
-  const UniqueFd fd(::socket(AF_INET, SOCK_STREAM, 0));
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  address.sin_port = htons(static_cast<std::uint16_t>(server_->grpc_port()));
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  ASSERT_EQ(::connect(fd.get(), reinterpret_cast<sockaddr*>(&address), sizeof(address)), 0);
   // A client's preface with empty settings: a connection that is well and acknowledges nothing.
-  const std::string_view hello("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0", 33);
-  ASSERT_EQ(::send(fd.get(), hello.data(), hello.size(), 0), static_cast<ssize_t>(hello.size()));
+  const RawClient peer(server_->grpc_port());
   ASSERT_TRUE(Infer(RawRequest()).ok());
   const absl::Time begin = absl::Now();
   server_->DrainAndStop(begin + absl::Minutes(10));

@@ -1,6 +1,7 @@
 #include <gmock/gmock.h>
 #include <grpcpp/grpcpp.h>
 
+#include "tests/server/rpc/raw_client.h"
 #include "tests/server/rpc/server_fixture.h"
 
 namespace relight::rpc {
@@ -29,6 +30,8 @@ class HealthTest : public ServerTest {
     request.set_service(service);
     return health_->Watch(&context_, request);
   }
+
+  void DrainBesideAWatcherThatTakesNothing(const std::string& service);
 
   std::unique_ptr<Health::Stub> health_;
   grpc::ClientContext context_;
@@ -82,6 +85,23 @@ TEST_F(HealthTest, DrainIsSeenByWatchersBeforeTheStreamEnds) {
   EXPECT_FALSE(stream->Read(&update_));
   EXPECT_EQ(stream->Finish().error_code(), StatusCode::UNAVAILABLE);
   drain.join();
+}
+
+// Watches `service` and leaves no room for the answer: that may not keep the server from ending.
+// Where it does, this hangs.
+void HealthTest::DrainBesideAWatcherThatTakesNothing(const std::string& service) {
+  RawClient client(server_->grpc_port(), RawClient::NoWindow());
+  HealthCheckRequest request;
+  request.set_service(service);
+  client.Call("/grpc.health.v1.Health/Watch", request.SerializeAsString());
+  ASSERT_TRUE(client.WaitForFrame(RawClient::kHeaders));  // The first status waits for room.
+  server_->DrainAndStop(absl::Now());
+}
+
+TEST_F(HealthTest, DrainEndsThoughAWatcherTakesNothing) { DrainBesideAWatcherThatTakesNothing(""); }
+
+TEST_F(HealthTest, DrainEndsThoughAWatcherOfAnUnknownServiceTakesNothing) {
+  DrainBesideAWatcherThatTakesNothing("other.Service");
 }
 
 }  // namespace
