@@ -144,6 +144,11 @@ class RpcServerImpl final : public RpcServer {
     // Clients may keep connections alive as often as this.
     builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 10'000);
     builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
+    // gRPC would inflate a message before it looks at its size: one of a megabyte could
+    // ask for a gigabyte.
+    builder.SetCompressionAlgorithmSupportStatus(GRPC_COMPRESS_DEFLATE, false);
+    builder.SetCompressionAlgorithmSupportStatus(GRPC_COMPRESS_GZIP, false);
+    builder.AddChannelArgument(GRPC_ARG_ENABLE_PER_MESSAGE_DECOMPRESSION, 0);
     // Up to twice the limit reaches our own check, whose message names the flag; gRPC cuts off what
     // is larger still.
     builder.SetMaxReceiveMessageSize(

@@ -563,6 +563,21 @@ class HostileClientTest(ProtocolTest):
         for line in self.daemon.lines:
             self.assertRegex(line, r"^\d{4}-\d\d-\d\dT")
 
+    def test_a_small_message_cannot_ask_for_much_memory(self):
+        def peak_bytes():
+            with open(f"/proc/{self.daemon.process.pid}/status") as f:
+                return int(next(line for line in f if line.startswith("VmHWM")).split()[1]) << 10
+
+        before = peak_bytes()
+        zeros = bytes(256 << 20)  # A quarter of a megabyte on the wire.
+        for method in ("inference.GRPCInferenceService/ModelInfer", "grpc.health.v1.Health/Check"):
+            call = self.daemon.channel.unary_unary("/" + method, request_serializer=bytes)
+            with self.assertRaises(grpc.RpcError) as caught:
+                call(zeros, timeout=harness.PATIENCE, compression=grpc.Compression.Gzip)
+            self.assertEqual(caught.exception.code(), Code.UNIMPLEMENTED)
+            self.assertIn("gzip", caught.exception.details())
+        self.assertLess(peak_bytes() - before, 64 << 20)
+
     def test_connections_that_say_nothing_are_closed_and_harm_nobody(self):
         silent = [self.connect() for _ in range(200)]
         self.daemon.infer(np.ones((1, 10), np.float32))
