@@ -20,6 +20,7 @@
 #include "server/rpc/admin_service.h"
 #include "server/rpc/admin_socket.h"
 #include "server/rpc/concat.h"
+#include "server/rpc/grpc_log.h"
 #include "server/rpc/health_service.h"
 #include "server/rpc/infer_call.h"
 #include "server/rpc/inference_service.h"
@@ -61,6 +62,7 @@ std::chrono::system_clock::time_point ToGrpcDeadline(absl::Time deadline) {
 
 void PrepareLibrary() {
   static const bool once = [] {
+    TakeOverGrpcLog();
     grpc::EnableDefaultHealthCheckService(false);
 #if GOOGLE_PROTOBUF_VERSION < 4022000
     // It would write a line of its own to stderr for every malformed message that a client sends;

@@ -6,6 +6,8 @@ import os
 import re
 import shutil
 import signal
+import socket
+import struct
 import subprocess
 import tempfile
 import threading
@@ -217,6 +219,56 @@ class Daemon:
         shutil.rmtree(self.root, ignore_errors=True)
         if kind is None and code != 0:
             raise AssertionError(f"relightd ended with {code}:\n{self.log()}")
+
+
+class RawClient:
+    """A client of HTTP/2 frames, for what no gRPC client sends. `window` bytes of each answer fit."""
+
+    DATA, HEADERS, SETTINGS = 0, 1, 4
+
+    def __init__(self, port, window=65535):
+        self.socket = socket.create_connection(("127.0.0.1", port))
+        self.socket.settimeout(PATIENCE)
+        self.socket.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+        self._send(self.SETTINGS, 0, 0, struct.pack(">HI", 4, window))
+
+    def call(self, path, message, headers={}):
+        """Begins a call and waits for the header of its answer."""
+        block = b"".join(self._literal(name, value) for name, value in {
+            ":method": "POST", ":scheme": "http", ":authority": "x", ":path": path, "te": "trailers",
+            "content-type": "application/grpc", **headers}.items())
+        body = message.SerializeToString()
+        self._send(self.HEADERS, 4, 1, block)
+        self._send(self.DATA, 1, 1, b"\0" + struct.pack(">I", len(body)) + body)
+        kind = None
+        while kind != self.HEADERS:
+            head = self._receive(9)
+            kind = head[3]
+            self._receive(int.from_bytes(head[:3], "big"))
+
+    def _receive(self, size):
+        data = b""
+        while len(data) < size:
+            more = self.socket.recv(size - len(data))
+            if not more:
+                raise AssertionError("the server has closed the connection")
+            data += more
+        return data
+
+    @staticmethod
+    def _literal(name, value):  # HPACK without indexing and without Huffman's code.
+        assert len(name) < 127 and len(value) < 127
+        return bytes([0, len(name)]) + name.encode() + bytes([len(value)]) + value.encode()
+
+    def _send(self, kind, flags, stream, payload):
+        self.socket.sendall(struct.pack(">I", len(payload))[1:] + bytes([kind, flags]) +
+                            struct.pack(">I", stream) + payload)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, value, traceback):
+        self.socket.close()
 
 
 DATATYPES = {
