@@ -4,7 +4,6 @@
 #include <bit>
 #include <cmath>
 #include <cstring>
-#include <numeric>
 #include <type_traits>
 
 #include "absl/status/status.h"
@@ -65,13 +64,20 @@ void RankRow(const std::byte* row, std::uint64_t columns, std::uint64_t k,
     }
     return left != right ? left > right : a < b;
   };
-  std::vector<std::uint64_t> order(columns);
-  std::iota(order.begin(), order.end(), std::uint64_t{0});
-  const auto last = order.begin() + static_cast<std::ptrdiff_t>(k);
-  std::partial_sort(order.begin(), last, order.end(), before);
-  for (auto it = order.begin(); it != last; ++it) {
-    out.push_back(Concat(std::to_string(value(*it)), ":", *it));
+  // A heap of the best so far, the least of them in front: memory for k, however long the row.
+  std::vector<std::uint64_t> best;
+  best.reserve(k);
+  for (std::uint64_t i = 0; i < columns; ++i) {
+    if (best.size() == k) {
+      if (!before(i, best.front())) continue;
+      std::pop_heap(best.begin(), best.end(), before);
+      best.pop_back();
+    }
+    best.push_back(i);
+    std::push_heap(best.begin(), best.end(), before);
   }
+  std::sort_heap(best.begin(), best.end(), before);
+  for (const std::uint64_t i : best) out.push_back(Concat(std::to_string(value(i)), ":", i));
 }
 
 using Ranker = void (*)(const std::byte*, std::uint64_t, std::uint64_t, std::vector<std::string>&);

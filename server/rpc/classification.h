@@ -14,6 +14,9 @@
 
 namespace relight::rpc {
 
+// The most that a request may ask for: each is a string of its own, in memory and on the wire.
+inline constexpr std::uint64_t kMaxClasses = 1000;
+
 struct Classes {
   std::vector<std::int64_t> shape;    // [k], or [rows, k] where `batched`.
   std::vector<std::string> elements;  // Row by row, largest value first; equal ones by index.
@@ -21,7 +24,7 @@ struct Classes {
 
 // With `batched` the first dimension counts rows that are ranked apart, else all elements are
 // ranked together. Where there are fewer than k elements, all of them. NaN ranks last.
-// INVALID_ARGUMENT for types without an order.
+// INVALID_ARGUMENT for types without an order. REQUIRES: k is 1 to kMaxClasses.
 absl::StatusOr<Classes> TopClasses(const serving::OutputTensor& output, std::uint64_t k,
                                    bool batched);
 

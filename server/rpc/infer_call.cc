@@ -25,6 +25,9 @@ struct RequestBytes {
   std::vector<std::vector<std::byte>> unpacked;
 };
 
+// Nobody reads an answer then: ranking and encoding it would be for nothing.
+absl::Status ClientGone() { return absl::CancelledError("the client has gone"); }
+
 absl::Time DeadlineOf(const grpc::CallbackServerContext& context) {
   const auto deadline = context.deadline();
   if (deadline == std::chrono::system_clock::time_point::max()) return absl::InfiniteFuture();
@@ -128,6 +131,7 @@ InferCall::InferCall(InferEnvironment& environment, const grpc::CallbackServerCo
 }
 
 void InferCall::Reply(absl::StatusOr<serving::InferResult> result, const ReplyPlan& plan) {
+  if (result.ok() && cancelled_->load(std::memory_order_relaxed)) result = ClientGone();
   if (!result.ok()) return Finish(ToGrpcStatus(result.status()));
   const bool batched = IsBatched(environment_.core, plan);
   const absl::StatusOr<WireResponse> response =
@@ -191,6 +195,7 @@ void InferStream::OnReadDone(bool ok) {
 
 void InferStream::Reply(Answer& answer, absl::StatusOr<serving::InferResult> result,
                         const ReplyPlan& plan) {
+  if (result.ok() && cancelled_->load(std::memory_order_relaxed)) result = ClientGone();
   absl::Status error = result.status();
   grpc::ByteBuffer message;
   if (error.ok()) {
@@ -250,13 +255,13 @@ void InferStream::FinishIfIdleLocked() {
 void InferStream::OnWriteDone(bool ok) {
   MutexLock lock(mutex_);
   writing_ = false;
-  if (!ok) AbortLocked(absl::CancelledError("the client has gone"));
+  if (!ok) AbortLocked(ClientGone());
   PumpLocked();
 }
 
 void InferStream::OnCancel() {
   MutexLock lock(mutex_);
-  AbortLocked(absl::CancelledError("the client has gone"));
+  AbortLocked(ClientGone());
   PumpLocked();
 }
 

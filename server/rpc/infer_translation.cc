@@ -168,6 +168,11 @@ absl::Status AddOutputs(WireRequest& wire, TranslatedRequest& out) {
     std::uint64_t classes = 0;
     if (const auto it = output.parameters.find("classification"); it != output.parameters.end()) {
       RELIGHT_ASSIGN_OR_RETURN(classes, CountOf("classification", it->second));
+      if (classes > kMaxClasses) {
+        return Invalid(Concat(subject, ": parameter classification: ", classes,
+                              " classes are asked for, at most ", kMaxClasses,
+                              " are sent; ask for fewer, or for the tensor"));
+      }
     }
     out.plan.classes.push_back(classes);
     out.request.outputs.push_back(std::move(output.name));

@@ -236,7 +236,11 @@ class ParametersTest(ProtocolTest):
                          [b"5.000000:1", b"5.000000:3", b"2.000000:3", b"0.000000:2"])
         raw = classify(1, typed=False).raw_output_contents[0]
         self.assertEqual(raw, b"\x0a\0\0\0" b"5.000000:1" b"\x0a\0\0\0" b"2.000000:3")
-        self.assertEqual(list(classify(2**62, typed=True).outputs[0].shape), [2, 4])
+        self.assertEqual(list(classify(1000, typed=True).outputs[0].shape), [2, 4])
+        with self.assertRaises(grpc.RpcError) as caught:
+            classify(2**62, typed=True)
+        self.assertEqual(caught.exception.code(), Code.INVALID_ARGUMENT)
+        self.assertRegex(caught.exception.details(), f"{2**62} classes.* at most 1000")
 
     def test_versions(self):
         for version in ("", "1", "01"):

@@ -3,8 +3,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <numeric>
 
 #include "tests/server/rpc/fake_core.h"
 
@@ -53,6 +55,25 @@ TEST(ClassificationTest, NanRanksLastAndEqualValuesKeepTheirOrder) {
   EXPECT_THAT(classes->elements,
               ElementsAre("inf:2", "1.000000:1", "1.000000:4", testing::HasSubstr("nan:0"),
                           testing::HasSubstr("nan:3")));
+}
+
+TEST(ClassificationTest, TheLargestOfALongRowAreFoundInOrder) {
+  std::vector<std::int32_t> values(100'000);
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    values[i] = static_cast<std::int32_t>(i * 7919 % 100'003 / 2);  // Most of them twice.
+  }
+  std::vector<std::size_t> order(values.size());
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  std::stable_sort(order.begin(), order.end(),
+                   [&values](std::size_t a, std::size_t b) { return values[a] > values[b]; });
+  const auto classes =
+      TopClasses(Tensor(DType::kInt32, {100'000}, values), kMaxClasses, /*batched=*/false);
+  ASSERT_TRUE(classes.ok());
+  ASSERT_EQ(classes->elements.size(), kMaxClasses);
+  for (std::size_t i = 0; i < kMaxClasses; ++i) {
+    EXPECT_EQ(classes->elements[i],
+              std::to_string(values[order[i]]) + ":" + std::to_string(order[i]));
+  }
 }
 
 TEST(ClassificationTest, HalfPrecisionIsWidened) {

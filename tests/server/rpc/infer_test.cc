@@ -333,6 +333,17 @@ TEST_F(InferTest, ParametersThatAreNotSupportedAreInvalid) {
          [](auto& p) { p.set_int64_param(1); });
 }
 
+TEST_F(InferTest, MoreClassesThanAreSentAreInvalidNamingBoth) {
+  ModelInferRequest request = RawRequest();
+  auto* output = request.add_outputs();
+  output->set_name("y");
+  (*output->mutable_parameters())["classification"].set_int64_param(1001);
+  ExpectRefused(request, StatusCode::INVALID_ARGUMENT,
+                "output y: parameter classification: 1001 classes are asked for, at most 1000");
+  (*output->mutable_parameters())["classification"].set_int64_param(1000);
+  EXPECT_TRUE(Infer(request).ok());
+}
+
 TEST_F(InferTest, NamesThatAreNotPrintableAreEscapedInErrors) {
   ModelInferRequest request = RawRequest();
   request.mutable_inputs(0)->set_name("a\nb");
