@@ -48,7 +48,7 @@ inference::DataType DataTypeOf(DType dtype) {
 }
 
 void Describe(const TensorSpec& spec, inference::ModelMetadataResponse::TensorMetadata& out) {
-  out.set_name(Escape(spec.name));
+  out.set_name(EscapeWhole(spec.name));
   out.set_datatype(std::string(ProtocolName(spec.dtype)));
   for (const std::int64_t dim : spec.shape) out.add_shape(dim);
 }
@@ -56,7 +56,7 @@ void Describe(const TensorSpec& spec, inference::ModelMetadataResponse::TensorMe
 // For ModelInput and ModelOutput alike.
 template <typename Message>
 void Configure(const TensorSpec& spec, bool batched, Message& out) {
-  out.set_name(Escape(spec.name));
+  out.set_name(EscapeWhole(spec.name));
   out.set_data_type(DataTypeOf(spec.dtype));
   const std::size_t first = batched && !spec.shape.empty() ? 1 : 0;
   for (std::size_t i = first; i < spec.shape.size(); ++i) out.add_dims(spec.shape[i]);
@@ -93,7 +93,7 @@ std::string_view IndexState(serving::VersionState state) {
 void AddLoaded(const serving::ModelStatus& model, inference::RepositoryIndexResponse& out) {
   for (const serving::LoadedVersion& version : model.loaded) {
     inference::RepositoryIndexResponse::ModelIndex* row = out.add_models();
-    row->set_name(Escape(model.name));
+    row->set_name(EscapeWhole(model.name));
     row->set_version(Concat(version.version));
     row->set_state("READY");
   }
@@ -104,7 +104,7 @@ void AddCandidates(const serving::ModelStatus& model, inference::RepositoryIndex
     const std::string_view state = IndexState(candidate.state);
     if (!candidate.version || state.empty() || state == "READY") continue;
     inference::RepositoryIndexResponse::ModelIndex* row = out.add_models();
-    row->set_name(Escape(model.name));
+    row->set_name(EscapeWhole(model.name));
     row->set_version(Concat(*candidate.version));
     row->set_state(std::string(state));
     row->set_reason(Utf8(candidate.reason));
@@ -124,7 +124,7 @@ absl::Status CheckRepository(const Request& request) {
 
 inference::ModelMetadataResponse ToMetadata(const serving::ModelInfo& info) {
   inference::ModelMetadataResponse out;
-  out.set_name(Escape(info.name));
+  out.set_name(EscapeWhole(info.name));
   for (const std::int64_t version : info.loaded_versions) out.add_versions(Concat(version));
   out.set_platform(info.platform);
   for (const TensorSpec& spec : info.inputs) Describe(spec, *out.add_inputs());
@@ -135,7 +135,7 @@ inference::ModelMetadataResponse ToMetadata(const serving::ModelInfo& info) {
 inference::ModelConfig ToConfig(const serving::ModelInfo& info) {
   inference::ModelConfig out;
   const bool batched = info.max_batch_size > 0;
-  out.set_name(Escape(info.name));
+  out.set_name(EscapeWhole(info.name));
   out.set_platform(info.platform);
   out.set_backend("relight");
   out.mutable_version_policy()->mutable_latest()->set_num_versions(1);
@@ -143,7 +143,7 @@ inference::ModelConfig ToConfig(const serving::ModelInfo& info) {
   for (const TensorSpec& spec : info.inputs) Configure(spec, batched, *out.add_input());
   for (const TensorSpec& spec : info.outputs) Configure(spec, batched, *out.add_output());
   inference::ModelInstanceGroup* group = out.add_instance_group();
-  group->set_name(Escape(info.name));
+  group->set_name(EscapeWhole(info.name));
   group->set_count(1);
   group->set_kind(info.on_gpu ? inference::ModelInstanceGroup::KIND_GPU
                               : inference::ModelInstanceGroup::KIND_CPU);
@@ -163,7 +163,7 @@ inference::ModelConfig ToConfig(const serving::ModelInfo& info) {
 inference::ModelStatistics ToStatistics(std::string_view model,
                                         const serving::VersionStatistics& statistics) {
   inference::ModelStatistics out;
-  out.set_name(Escape(model));
+  out.set_name(EscapeWhole(model));
   out.set_version(Concat(statistics.version));
   out.set_last_inference(Clamp<std::uint64_t>(absl::ToUnixMillis(statistics.last_inference)));
   out.set_inference_count(statistics.inference_count);
@@ -195,7 +195,7 @@ inference::RepositoryIndexResponse ToIndex(absl::Span<const serving::ModelStatus
     AddCandidates(model, out);
     if (out.models_size() > before) continue;
     inference::RepositoryIndexResponse::ModelIndex* row = out.add_models();
-    row->set_name(Escape(model.name));
+    row->set_name(EscapeWhole(model.name));
     row->set_state("UNAVAILABLE");
     row->set_reason(Utf8(model.reason));
   }

@@ -18,8 +18,11 @@ bool ContinuesCharacter(char c) { return (static_cast<unsigned char>(c) & 0xc0) 
 }  // namespace
 
 std::string Utf8(std::string_view text) {
-  if (IsUtf8(text)) return std::string(text);
-  return Escape(text, std::numeric_limits<std::size_t>::max());
+  return IsUtf8(text) ? std::string(text) : EscapeWhole(text);
+}
+
+std::string EscapeWhole(std::string_view name) {
+  return Escape(name, std::numeric_limits<std::size_t>::max());
 }
 
 std::string FitTrailer(std::string_view message) {

@@ -1,4 +1,4 @@
-// Texts of errors on the wire.
+// Texts of errors and names on the wire.
 #ifndef RELIGHT_SERVER_RPC_STATUS_TEXT_H_
 #define RELIGHT_SERVER_RPC_STATUS_TEXT_H_
 
@@ -10,6 +10,10 @@ namespace relight::rpc {
 // `text`, or its escape where it is not UTF-8. For messages that were put together from names that
 // are escaped already: they may have several lines.
 std::string Utf8(std::string_view text);
+
+// `name` as a field of a message or a label of a metric: escaped, and never cut, for two names must
+// not become one.
+std::string EscapeWhole(std::string_view name);
 
 // Clients take 8 KiB of trailers by default, in which bytes outside of printable ASCII count three
 // times; an answer that is larger reaches them as a transport error without the reason. Cuts

@@ -201,6 +201,28 @@ TEST_F(ProtocolTest, IndexNamesAModelThatHasNotServed) {
   EXPECT_EQ(index.models(0).reason(), "no checkpoint yet");
 }
 
+TEST_F(ProtocolTest, LongNamesAreNotCut) {
+  const std::string name(300, 'n');
+  serving::ModelStatus status;
+  status.name = name;
+  status.loaded.emplace_back().version = 1;
+  core_.SetStatus(status);
+  const auto index = Call(&Stub::RepositoryIndex, inference::RepositoryIndexRequest());
+  ASSERT_EQ(index.models_size(), 1);
+  EXPECT_EQ(index.models(0).name(), name);
+
+  auto info = std::make_shared<serving::ModelInfo>();
+  info->name = name;
+  info->inputs = {{name, DType::kFloat32, {-1, 4}, 0}};
+  core_.SetInfo(info);
+  const auto metadata = Call(&Stub::ModelMetadata, Named<inference::ModelMetadataRequest>("echo"));
+  EXPECT_EQ(metadata.name(), name);
+  EXPECT_EQ(metadata.inputs(0).name(), name);
+  const auto config = Call(&Stub::ModelConfig, Named<inference::ModelConfigRequest>("echo"));
+  EXPECT_EQ(config.config().name(), name);
+  EXPECT_EQ(config.config().input(0).name(), name);
+}
+
 TEST_F(ProtocolTest, ARepositoryNameIsUnimplemented) {
   inference::RepositoryIndexRequest request;
   request.set_repository_name("other");
