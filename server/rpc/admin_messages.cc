@@ -87,7 +87,7 @@ void Fill(const serving::LoadedVersion& version, v1::LoadedVersion& out) {
   out.set_version(version.version);
   out.set_generation(version.generation);
   out.set_weights_digest(Utf8(version.weights_digest));
-  out.set_file(Utf8(version.file));
+  out.set_file(EscapeWhole(version.file));
   out.set_file_sha256(Utf8(version.file_sha256));
   out.set_state(ToMessage(version.state));
   SetTimestamp(version.loaded_at, *out.mutable_loaded_at());
@@ -96,7 +96,7 @@ void Fill(const serving::LoadedVersion& version, v1::LoadedVersion& out) {
 }
 
 void Fill(const serving::CandidateStatus& candidate, v1::Candidate& out) {
-  out.set_file(Utf8(candidate.file));
+  out.set_file(EscapeWhole(candidate.file));
   if (candidate.version) out.set_version(*candidate.version);
   out.set_state(ToMessage(candidate.state));
   out.set_reason(Utf8(candidate.reason));
@@ -115,7 +115,7 @@ void SetTimestamp(absl::Time time, google::protobuf::Timestamp& out) {
 
 v1::ModelStatus ToMessage(const serving::ModelStatus& status) {
   v1::ModelStatus out;
-  out.set_name(Utf8(status.name));
+  out.set_name(EscapeWhole(status.name));
   out.set_state(ToMessage(status.state));
   out.set_reason(Utf8(status.reason));
   for (const serving::LoadedVersion& version : status.loaded) Fill(version, *out.add_loaded());
@@ -137,7 +137,7 @@ v1::HistoryEntry ToMessage(const serving::HistoryEntry& entry) {
   out.set_event(ToMessage(entry.event));
   out.set_version(entry.version);
   out.set_generation(entry.generation);
-  out.set_file(Utf8(entry.file));
+  out.set_file(EscapeWhole(entry.file));
   out.set_file_sha256(Utf8(entry.file_sha256));
   out.set_weights_digest(Utf8(entry.weights_digest));
   out.set_reason(Utf8(entry.reason));
@@ -149,7 +149,7 @@ v1::HistoryEntry ToMessage(const serving::HistoryEntry& entry) {
 
 v1::SnapshotResult ToMessage(const serving::SnapshotResult& result) {
   v1::SnapshotResult out;
-  out.set_path(Utf8(result.path));
+  out.set_path(EscapeWhole(result.path));
   out.set_size_bytes(result.size_bytes);
   out.set_file_sha256(Utf8(result.file_sha256));
   out.set_version(result.version);

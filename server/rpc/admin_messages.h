@@ -1,5 +1,5 @@
-// Statuses, history and snapshots as the admin service's messages. Names that are not UTF-8 are
-// escaped.
+// Statuses, history and snapshots as the admin service's messages. Names of files and models
+// are escaped; reasons have been, name by name.
 //
 // Pure and thread-safe.
 #ifndef RELIGHT_SERVER_RPC_ADMIN_MESSAGES_H_

@@ -136,6 +136,30 @@ TEST_F(AdminTest, StatusHasEverythingAndEscapesNames) {
   EXPECT_EQ(status_.error_code(), StatusCode::NOT_FOUND);
 }
 
+TEST_F(AdminTest, NamesOfFilesCannotControlATerminalOrPassForEachOther) {
+  serving::ModelStatus model = FullStatus();
+  model.candidates.clear();
+  const std::string names[] = {"a\nb", "\x1b[31m", "\xc2\x9b", "c\xff", "c\\xff"};
+  for (const std::string& name : names) {
+    serving::CandidateStatus& candidate = model.candidates.emplace_back();
+    candidate.file = name;
+    candidate.modified = absl::UnixEpoch();
+  }
+  core_.SetStatus(model);
+  const auto response = Call(&Stub::GetStatus, For<v1::GetStatusRequest>("echo"));
+  ASSERT_EQ(response.models_size(), 1);
+  std::vector<std::string> files;
+  for (const auto& candidate : response.models(0).candidates()) files.push_back(candidate.file());
+  EXPECT_THAT(files, ElementsAre("a\\x0ab", "\\x1b[31m", "\\xc2\\x9b", "c\\xff", "c\\\\xff"));
+
+  serving::HistoryEntry entry;
+  entry.file = "a\nb" + std::string(300, 'x');
+  core_.SetHistory({entry});
+  const auto history = Call(&Stub::GetHistory, For<v1::GetHistoryRequest>("echo"));
+  ASSERT_EQ(history.entries_size(), 1);
+  EXPECT_EQ(history.entries(0).file(), "a\\x0ab" + std::string(300, 'x'));
+}
+
 TEST_F(AdminTest, HistoryHasPhasesAndALimit) {
   serving::HistoryEntry entry;
   entry.time = absl::FromUnixSeconds(5);
