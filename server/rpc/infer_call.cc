@@ -64,6 +64,7 @@ void StartInfer(InferEnvironment& environment, const grpc::ByteBuffer& message, 
   TranslatedRequest translated;
   const absl::Status decoded = Decode(message, environment.max_message_bytes, *bytes, translated);
   if (!decoded.ok()) {
+    environment.core.CountInvalidRequest(translated.plan.model);
     reply(decoded, translated.plan);
     return;
   }

@@ -6,7 +6,7 @@
 #include <map>
 #include <string_view>
 
-#include "base/escape.h"
+#include "server/rpc/status_text.h"
 
 namespace relight::rpc {
 namespace {
@@ -67,18 +67,24 @@ double Microseconds(const serving::DurationTotal& total) {
   return Number(total.nanoseconds) * 1e-3;
 }
 
-void AddRequests(const ModelStatistics& model, Families& out) {
-  const ClientMetric::Label name{"model", Escape(model.model)};
+constexpr std::string_view kRequests = "relight_inference_requests_total";
+constexpr std::string_view kRequestsHelp = "Requests that were answered, by outcome";
+
+void AddFailures(const ModelStatistics& model, Families& out) {
+  const ClientMetric::Label name{"model", EscapeWhole(model.model)};
   std::uint64_t failed = 0;
   for (const auto& [reason, count] : model.requests_failed) {
     failed += count;
     out.Counter("relight_inference_failures_total", "Requests that failed, by reason",
-                {name, {"reason", Escape(reason)}}, Number(count));
+                {name, {"reason", EscapeWhole(reason)}}, Number(count));
   }
-  constexpr std::string_view kRequests = "relight_inference_requests_total";
-  constexpr std::string_view kHelp = "Requests that were answered, by outcome";
-  out.Counter(kRequests, kHelp, {name, {"outcome", "success"}}, Number(model.requests_succeeded));
-  out.Counter(kRequests, kHelp, {name, {"outcome", "failure"}}, Number(failed));
+  out.Counter(kRequests, kRequestsHelp, {name, {"outcome", "failure"}}, Number(failed));
+}
+
+void AddRequests(const ModelStatistics& model, Families& out) {
+  const ClientMetric::Label name{"model", EscapeWhole(model.model)};
+  out.Counter(kRequests, kRequestsHelp, {name, {"outcome", "success"}},
+              Number(model.requests_succeeded));
   out.Counter("relight_inference_rows_total", "Rows that were computed", {name},
               Number(model.rows));
   out.Counter("relight_inference_batches_total", "Batches that were computed", {name},
@@ -95,13 +101,13 @@ void AddRequests(const ModelStatistics& model, Families& out) {
 }
 
 void AddReloads(const ModelStatistics& model, Families& out) {
-  const ClientMetric::Label name{"model", Escape(model.model)};
+  const ClientMetric::Label name{"model", EscapeWhole(model.model)};
   for (const auto& [outcome, count] : model.reloads) {
     out.Counter("relight_reloads_total", "Checkpoints that were tried, by outcome",
-                {name, {"outcome", Escape(outcome)}}, Number(count));
+                {name, {"outcome", EscapeWhole(outcome)}}, Number(count));
   }
   for (const auto& [phase, total] : model.reload_phases) {
-    const ClientMetric::Label label{"phase", Escape(phase)};
+    const ClientMetric::Label label{"phase", EscapeWhole(phase)};
     out.Counter("relight_reload_phase_seconds_total", "Time spent loading, by phase", {name, label},
                 Seconds(total));
     out.Counter("relight_reload_phases_total", "Phases of loading that were run", {name, label},
@@ -115,7 +121,7 @@ void AddReloads(const ModelStatistics& model, Families& out) {
               {name,
                {"version", std::to_string(model.served_version)},
                {"generation", std::to_string(model.generation)},
-               {"weights_digest", Escape(model.weights_digest)}},
+               {"weights_digest", EscapeWhole(model.weights_digest)}},
               1);
   }
   if (model.seconds_since_last_good_load >= 0) {
@@ -133,7 +139,7 @@ std::string_view TritonReason(std::string_view reason) {
 }
 
 void AddTritonModel(const ModelStatistics& model, Families& out) {
-  const ClientMetric::Label name{"model", Escape(model.model)};
+  const ClientMetric::Label name{"model", EscapeWhole(model.model)};
   std::map<std::string_view, std::uint64_t> failures = {
       {"REJECTED", 0}, {"CANCELED", 0}, {"BACKEND", 0}, {"OTHER", 0}};
   for (const auto& [reason, count] : model.requests_failed) failures[TritonReason(reason)] += count;
@@ -146,7 +152,8 @@ void AddTritonModel(const ModelStatistics& model, Families& out) {
 }
 
 void AddTritonVersion(const std::string& model, const VersionStatistics& version, Families& out) {
-  const Labels labels = {{"model", Escape(model)}, {"version", std::to_string(version.version)}};
+  const Labels labels = {{"model", EscapeWhole(model)},
+                         {"version", std::to_string(version.version)}};
   out.Counter("nv_inference_request_success", "Number of successful inference requests", labels,
               Number(version.success.count));
   out.Counter("nv_inference_count", "Number of inferences, one per row", labels,
@@ -170,9 +177,11 @@ void AddTritonVersion(const std::string& model, const VersionStatistics& version
 std::vector<MetricFamily> ToMetrics(const MetricsInput& input) {
   Families out;
   out.Gauge("relight_build_info", "1, with the daemon's version",
-            {{"version", Escape(input.server_version)}}, 1);
+            {{"version", EscapeWhole(input.server_version)}}, 1);
   out.Gauge("relight_ready", "Whether every model has served", {}, input.ready ? 1 : 0);
   for (const ModelStatistics& model : input.models) {
+    AddFailures(model, out);
+    if (model.model.empty()) continue;  // Whatever named no model of ours.
     AddRequests(model, out);
     AddReloads(model, out);
     AddTritonModel(model, out);

@@ -14,6 +14,7 @@
 #include "base/escape.h"
 #include "base/status_macros.h"
 #include "base/unique_fd.h"
+#include "server/serving/failure.h"
 #include "server/serving/snapshot.h"
 #include "storage/atomic_file.h"
 
@@ -225,10 +226,12 @@ absl::StatusOr<Core::Entry> Core::Find(std::string_view model) const {
 void Core::Infer(std::string_view model, InferRequest request, InferDone done) {
   absl::Status refused;
   std::shared_ptr<RequestPath> path;
+  bool known = true;
   {
     MutexLock lock(mutex_);
     const auto found = entries_->find(model);
     if (found == entries_->end()) {
+      known = false;
       refused = UnknownModel(model);
     } else if (found->second.front.path == nullptr) {
       refused = found->second.front.unavailable;
@@ -236,7 +239,10 @@ void Core::Infer(std::string_view model, InferRequest request, InferDone done) {
       path = found->second.front.path;
     }
   }
-  if (path == nullptr) return done(std::move(refused));
+  if (path == nullptr) {
+    refusals_.Add(known ? model : "", ReasonOf(refused));
+    return done(std::move(refused));
+  }
   path->Infer(std::move(request), std::move(done));
 }
 
@@ -292,9 +298,17 @@ std::vector<ModelStatistics> Core::GetModelStatistics() const {
       statistics.generation = loaded.generation;
       statistics.weights_digest = loaded.weights_digest;
     }
+    refusals_.AddTo(statistics);
     all.push_back(std::move(statistics));
   }
+  ModelStatistics nameless;
+  refusals_.AddTo(nameless);
+  if (!nameless.requests_failed.empty()) all.push_back(std::move(nameless));
   return all;
+}
+
+void Core::CountInvalidRequest(std::string_view model) {
+  refusals_.Add(entries()->contains(model) ? model : "", FailureReason::kInvalid);
 }
 
 std::uint64_t Core::MaxRequestBytes() const {

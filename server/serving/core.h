@@ -14,6 +14,7 @@
 #include "base/mutex.h"
 #include "server/serving/model_manager.h"
 #include "server/serving/pin_store.h"
+#include "server/serving/refusals.h"
 #include "server/serving/repository.h"
 #include "server/serving/server_core.h"
 #include "server/serving/subscriptions.h"
@@ -48,6 +49,7 @@ class Core final : public ServerCore {
   absl::StatusOr<std::vector<std::pair<std::string, VersionStatistics>>> GetStatistics(
       std::string_view model, std::optional<std::int64_t> version) const override;
   std::vector<ModelStatistics> GetModelStatistics() const override;
+  void CountInvalidRequest(std::string_view model) override;
   std::uint64_t MaxRequestBytes() const override;
 
   std::vector<ModelStatus> GetStatus() const override;
@@ -98,6 +100,7 @@ class Core final : public ServerCore {
   const std::unique_ptr<storage::FolderWatcher> watcher_;
   Surroundings surroundings_;
   Subscriptions subscriptions_;
+  Refusals refusals_;
   std::atomic<bool> ready_{false};
   std::atomic<bool> stop_manager_{false};
 

@@ -82,7 +82,10 @@ class ServerCore {
   // One row per loaded version, newest first; `model` empty for all models.
   virtual absl::StatusOr<std::vector<std::pair<std::string, VersionStatistics>>> GetStatistics(
       std::string_view model, std::optional<std::int64_t> version) const = 0;
+  // A row per model; a last one without a name where requests were refused that named none of them.
   virtual std::vector<ModelStatistics> GetModelStatistics() const = 0;
+  // Counts a request for `model` (which may be none of ours) whose form the transport refused.
+  virtual void CountInvalidRequest(std::string_view model) = 0;
   // The largest request in bytes that the models' configs allow.
   virtual std::uint64_t MaxRequestBytes() const = 0;
 

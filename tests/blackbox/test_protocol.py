@@ -671,14 +671,19 @@ class MetricsTest(ProtocolTest):
                 self.daemon.infer(np.ones((4, 9), np.float32))
         with self.assertRaises(grpc.RpcError):
             self.daemon.infer(np.ones((1, 10), np.float32), version=99)
+        # What never reaches the model: a version that is no number, a model that is not here.
+        for model, version in (("simplenet", "newest"), ("nobody", ""), ("nobody", "newest")):
+            with self.assertRaises(grpc.RpcError):
+                self.daemon.infer(np.ones((1, 10), np.float32), model, version=version)
         _, after = self.scrape()
 
         def rose(key):
-            return after[key] - before[key]
+            return after[key] - before.get(key, 0)
 
         self.assertEqual(rose('relight_inference_requests_total{model="simplenet",outcome="success"}'), 30)
-        self.assertEqual(rose('relight_inference_requests_total{model="simplenet",outcome="failure"}'), 8)
-        self.assertEqual(rose('relight_inference_failures_total{model="simplenet",reason="invalid"}'), 8)
+        self.assertEqual(rose('relight_inference_requests_total{model="simplenet",outcome="failure"}'), 9)
+        self.assertEqual(rose('relight_inference_failures_total{model="simplenet",reason="invalid"}'), 9)
+        self.assertEqual(rose('relight_inference_failures_total{model="",reason="invalid"}'), 2)
         self.assertEqual(rose('relight_inference_rows_total{model="simplenet"}'), 120)
         self.assertEqual(rose('relight_inference_batches_total{model="simplenet"}'), 30)
         self.assertEqual(rose('relight_request_duration_seconds_count{model="simplenet"}'), 30)

@@ -151,6 +151,11 @@ class FakeCore final : public serving::ServerCore {
     MutexLock lock(mutex_);
     return calls_;
   }
+  // The models that requests named which never reached Infer.
+  std::vector<std::string> invalid_requests() {
+    MutexLock lock(mutex_);
+    return invalid_requests_;
+  }
   bool drained() const { return drained_.load(); }
   serving::SnapshotRequest last_snapshot() {
     MutexLock lock(mutex_);
@@ -231,6 +236,10 @@ class FakeCore final : public serving::ServerCore {
   std::vector<serving::ModelStatistics> GetModelStatistics() const override {
     MutexLock lock(mutex_);
     return {model_statistics_};
+  }
+  void CountInvalidRequest(std::string_view model) override {
+    MutexLock lock(mutex_);
+    invalid_requests_.emplace_back(model);
   }
   std::uint64_t MaxRequestBytes() const override { return max_request_bytes_.load(); }
 
@@ -340,6 +349,7 @@ class FakeCore final : public serving::ServerCore {
   serving::VersionStatistics version_statistics_ ABSL_GUARDED_BY(mutex_);
   std::vector<serving::HistoryEntry> history_ ABSL_GUARDED_BY(mutex_);
   absl::Status outcome_ ABSL_GUARDED_BY(mutex_);
+  std::vector<std::string> invalid_requests_ ABSL_GUARDED_BY(mutex_);
   std::vector<std::string> calls_ ABSL_GUARDED_BY(mutex_);
   serving::SnapshotRequest snapshot_ ABSL_GUARDED_BY(mutex_);
   SnapshotScript snapshot_script_ ABSL_GUARDED_BY(mutex_);

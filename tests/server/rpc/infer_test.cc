@@ -365,6 +365,44 @@ TEST_F(InferTest, BytesThatAreNoMessageAreInvalidNotUnimplemented) {
   EXPECT_THAT(status.error_message(), HasSubstr("malformed ModelInferRequest"));
 }
 
+TEST_F(InferTest, WhatNeverReachesTheModelIsCounted) {
+  ModelInferRequest request = RawRequest();
+  ASSERT_TRUE(Infer(request).ok());
+  EXPECT_THAT(core_.invalid_requests(), testing::IsEmpty()) << "the core counts what it gets";
+
+  const std::function<void(ModelInferRequest&)> mistakes[] = {
+      [](auto& r) { r.set_model_version("newest"); },
+      [](auto& r) { r.mutable_inputs(0)->set_datatype("FP33"); },
+      [](auto& r) { (*r.mutable_parameters())["priority"].set_string_param("high"); },
+      [](auto& r) {
+        (*r.mutable_inputs(0)->mutable_parameters())["shared_memory_region"].set_string_param("a");
+      },
+      [](auto& r) { r.add_raw_input_contents("more"); },
+  };
+  std::size_t expected = 0;
+  for (const auto& mistake : mistakes) {
+    ModelInferRequest wrong = request;
+    mistake(wrong);
+    EXPECT_FALSE(Infer(wrong).ok()) << wrong.ShortDebugString();
+    EXPECT_EQ(core_.invalid_requests().size(), ++expected) << wrong.ShortDebugString();
+  }
+  EXPECT_THAT(core_.invalid_requests(), testing::Each("echo"));
+}
+
+TEST_F(InferTest, CompressedMessagesAreUnimplementedNamingTheAlgorithm) {
+  for (const auto& [algorithm, name] :
+       {std::pair{GRPC_COMPRESS_GZIP, "gzip"}, std::pair{GRPC_COMPRESS_DEFLATE, "deflate"}}) {
+    ModelInferRequest request = RawRequest(1000);
+    request.set_raw_input_contents(0, std::string(16000, '\0'));
+    grpc::ClientContext context;
+    context.set_compression_algorithm(algorithm);
+    const grpc::Status status = stub_->ModelInfer(&context, request, &response_);
+    EXPECT_EQ(status.error_code(), StatusCode::UNIMPLEMENTED) << status.error_message();
+    EXPECT_THAT(status.error_message(), HasSubstr(name));
+    EXPECT_TRUE(Infer(request).ok()) << "as it is";
+  }
+}
+
 TEST_F(InferTest, ALongReasonArrivesCut) {
   core_.SetHandler([](const serving::InferRequest&) {
     return absl::InvalidArgumentError(std::string(50'000, 'x'));

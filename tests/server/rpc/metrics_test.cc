@@ -112,6 +112,27 @@ TEST_F(MetricsTest, EveryNumberOfTheCoreIsThere) {
   }
 }
 
+TEST_F(MetricsTest, RequestsThatNamedNoModelHaveOnlyFailures) {
+  serving::ModelStatistics nameless;
+  nameless.requests_failed = {{"invalid", 7}};
+  core_.SetStatistics(nameless, {});
+  const std::string text = Scrape(server_->metrics_port());
+  EXPECT_THAT(text,
+              HasSubstr("relight_inference_failures_total{model=\"\",reason=\"invalid\"} 7\n"));
+  EXPECT_THAT(text,
+              HasSubstr("relight_inference_requests_total{model=\"\",outcome=\"failure\"} 7\n"));
+  EXPECT_THAT(text, testing::Not(HasSubstr("relight_served_version")));
+}
+
+TEST_F(MetricsTest, LongNamesDoNotBecomeOneSeries) {
+  const std::string name(300, 'n');
+  serving::ModelStatistics model;
+  model.model = name;
+  core_.SetStatistics(model, {});
+  EXPECT_THAT(Scrape(server_->metrics_port()),
+              HasSubstr("relight_queued_requests{model=\"" + name + "\"}"));
+}
+
 TEST_F(MetricsTest, EveryLineIsACommentOrASample) {
   core_.SetReady(false);
   std::istringstream lines(Scrape(server_->metrics_port()));

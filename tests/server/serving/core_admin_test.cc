@@ -50,6 +50,22 @@ TEST_F(CoreAdminTest, ReloadDoesNotWaitForStillness) {
   EXPECT_EQ(Ask(), 4);
 }
 
+TEST_F(CoreAdminTest, RequestsThatNoQueueHasSeenAreInTheStatistics) {
+  Start();
+  EXPECT_THAT(core_->GetModelStatistics(), ::testing::SizeIs(1)) << "nothing was refused yet";
+  EXPECT_EQ(AskStatus(RowsOf(1), "nobody").code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(AskStatus().code(), absl::StatusCode::kUnavailable);
+  core_->CountInvalidRequest("m");
+  core_->CountInvalidRequest("somebody");
+  const std::vector<ModelStatistics> rows = core_->GetModelStatistics();
+  ASSERT_EQ(rows.size(), 2U);
+  EXPECT_EQ(rows[0].model, "m");
+  EXPECT_EQ(rows[0].requests_failed.at("unavailable"), 1U);
+  EXPECT_EQ(rows[0].requests_failed.at("invalid"), 1U);
+  EXPECT_EQ(rows[1].model, "");
+  EXPECT_THAT(rows[1].requests_failed, ElementsAre(::testing::Pair("invalid", 2U)));
+}
+
 TEST_F(CoreAdminTest, PinHoldsAgainstNewerCheckpoints) {
   Save("step-1.pt", 10);
   Save("step-2.pt", 20);
