@@ -12,6 +12,7 @@
 #include <cstring>
 #include <utility>
 
+#include "absl/strings/str_replace.h"
 #include "base/escape.h"
 #include "base/status_macros.h"
 #include "base/unique_fd.h"
@@ -119,7 +120,10 @@ AdminSocket::~AdminSocket() {
   }
 }
 
-std::string AdminSocket::grpc_target() const { return Concat("unix:", bound_path_); }
+std::string AdminSocket::grpc_target() const {
+  // gRPC takes the target for an URI and decodes it.
+  return Concat("unix:", absl::StrReplaceAll(bound_path_, {{"%", "%25"}}));
+}
 
 absl::Status AdminSocket::Publish() {
   struct stat info {};

@@ -363,6 +363,19 @@ TEST_F(AdminStartTest, SocketOfALivingDaemonIsUnavailable) {
   EXPECT_TRUE(admin->GetStatus(&context, {}, &response).ok());
 }
 
+TEST_F(AdminStartTest, PathWithCharactersThatUrisGiveAMeaningIsTakenAsItIs) {
+  const std::string path = folder_.path("50%41 #1?x/a%20.sock");
+  const auto server = Start(path);
+  ASSERT_TRUE(server.ok()) << server.status();
+  EXPECT_TRUE(std::filesystem::is_socket(path));
+  const std::string target = "unix:" + folder_.path("50%2541 %231%3Fx/a%2520.sock");
+  auto admin = v1::Admin::NewStub(grpc::CreateChannel(target, grpc::InsecureChannelCredentials()));
+  grpc::ClientContext context;
+  v1::GetStatusResponse response;
+  const grpc::Status status = admin->GetStatus(&context, {}, &response);
+  EXPECT_TRUE(status.ok()) << status.error_message();
+}
+
 TEST_F(AdminStartTest, SocketOfADeadDaemonIsReplaced) {
   const std::string path = folder_.path("a.sock");
   {
