@@ -9,13 +9,14 @@
 #include <chrono>
 #include <limits>
 #include <utility>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
 #include "base/escape.h"
 #include "base/status_macros.h"
-#include "grpc/health/v1/health.pb.h"
+#include "grpc/health/v1/health.grpc.pb.h"
 #include "server/rpc/admin_io.h"
 #include "server/rpc/admin_service.h"
 #include "server/rpc/admin_socket.h"
@@ -24,6 +25,7 @@
 #include "server/rpc/health_service.h"
 #include "server/rpc/infer_call.h"
 #include "server/rpc/inference_service.h"
+#include "server/rpc/malformed_calls.h"
 #include "server/rpc/metrics_endpoint.h"
 
 namespace relight::rpc {
@@ -138,7 +140,8 @@ class RpcServerImpl final : public RpcServer {
   }
 
  private:
-  void Configure(grpc::ServerBuilder& builder) const {
+  // For a server of `services`, by their full names.
+  void Configure(grpc::ServerBuilder& builder, const std::vector<std::string>& services) const {
     // Without this a second daemon would silently share the port.
     builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
     builder.AddChannelArgument(GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS, kHandshakeTimeoutMs);
@@ -156,6 +159,9 @@ class RpcServerImpl final : public RpcServer {
     builder.SetMaxReceiveMessageSize(
         static_cast<int>(std::min(2 * environment_.max_message_bytes, kMaxMessageBytes)));
     builder.SetMaxSendMessageSize(-1);
+    std::vector<std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface>> creators;
+    creators.push_back(std::make_unique<MalformedCalls>(services));
+    builder.experimental().SetInterceptorCreators(std::move(creators));
   }
 
   // Those that would not end by themselves. From here on calls are late.
@@ -216,7 +222,8 @@ class RpcServerImpl final : public RpcServer {
     const bool tcp = options_.admin_port >= 0;
     if (!tcp && options_.admin_socket.empty()) return absl::OkStatus();
     grpc::ServerBuilder builder;
-    Configure(builder);
+    Configure(builder, {v1::Admin::service_full_name(), InferenceProtocol::service_full_name(),
+                        grpc::health::v1::Health::service_full_name()});
     int socket_bound = 0;
     if (!options_.admin_socket.empty()) {
       RELIGHT_ASSIGN_OR_RETURN(admin_socket_, AdminSocket::Prepare(options_.admin_socket));
@@ -249,7 +256,8 @@ class RpcServerImpl final : public RpcServer {
 
   absl::Status StartPublic() {
     grpc::ServerBuilder builder;
-    Configure(builder);
+    Configure(builder, {InferenceProtocol::service_full_name(),
+                        grpc::health::v1::Health::service_full_name()});
     const std::string address = JoinAddress(options_.grpc_address, options_.grpc_port);
     builder.AddListeningPort(address, grpc::InsecureServerCredentials(), &grpc_port_);
     builder.RegisterService(&public_service_);

@@ -1,5 +1,6 @@
 // The admin service over its Unix socket.
 #include <gmock/gmock.h>
+#include <grpcpp/generic/generic_stub.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -9,6 +10,7 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <future>
 
 #include "base/unique_fd.h"
 #include "relight/v1/admin.grpc.pb.h"
@@ -228,6 +230,22 @@ TEST_F(AdminTest, WatchSendsTheStatusNowAndAfterEachChange) {
   EXPECT_EQ(update.generation(), 4U);
   context.TryCancel();
   EXPECT_EQ(stream->Finish().error_code(), StatusCode::CANCELLED);
+}
+
+TEST_F(AdminTest, BytesThatAreNoMessageAreInvalidNamingTheMethod) {
+  for (const std::string method : {"/relight.v1.Admin/Pin", "/relight.v1.Admin/Snapshot"}) {
+    grpc::GenericStub generic(admin_channel_);
+    grpc::ClientContext context;
+    const grpc::Slice slice("\xff\xff\xff");
+    const grpc::ByteBuffer request(&slice, 1);
+    grpc::ByteBuffer response;
+    std::promise<grpc::Status> done;
+    generic.UnaryCall(&context, method, {}, &request, &response,
+                      [&done](grpc::Status status) { done.set_value(std::move(status)); });
+    const grpc::Status status = done.get_future().get();
+    EXPECT_EQ(status.error_code(), StatusCode::INVALID_ARGUMENT);
+    EXPECT_THAT(status.error_message(), HasSubstr(method));
+  }
 }
 
 TEST_F(AdminTest, WatchOfAnUnknownModelIsNotFound) {
