@@ -139,8 +139,7 @@ absl::Status Serve(const config::ServerOptions& options, const sigset_t& stop_si
   spdlog::info("SIG{}: draining for at most {}", sigabbrev_np(signal),
                absl::FormatDuration(options.exit_timeout));
   const absl::Time deadline = absl::Now() + options.exit_timeout;
-  server->DrainAndStop(deadline);
-  if (absl::Now() >= deadline) {
+  if (!server->DrainAndStop(deadline)) {
     spdlog::warn("--exit-timeout ({}) was over: what was still under way was cancelled",
                  absl::FormatDuration(options.exit_timeout));
   }

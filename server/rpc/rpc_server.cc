@@ -121,7 +121,7 @@ class RpcServerImpl final : public RpcServer {
   int metrics_port() const override { return metrics_port_; }
   int admin_port() const override { return admin_port_; }
 
-  void DrainAndStop(absl::Time deadline) override {
+  bool DrainAndStop(absl::Time deadline) override {
     stopped_ = true;
     health_.StartDraining();
     if (started_) core_.Drain(deadline);
@@ -137,6 +137,7 @@ class RpcServerImpl final : public RpcServer {
     admin_server_.reset();
     admin_socket_.reset();
     metrics_.reset();
+    return answered;
   }
 
  private:

@@ -37,8 +37,9 @@ class RpcServer {
   virtual int admin_port() const = 0;    // Negative: none.
 
   // Health says NOT_SERVING, the core drains, requests in flight finish, streams are ended, then
-  // the listeners close. Returns when done; at `deadline` what is left is cut off. Call once.
-  virtual void DrainAndStop(absl::Time deadline) = 0;
+  // the listeners close. Returns when done; at `deadline` what is left is cut off. Whether nothing
+  // was that had come in time. Call once.
+  virtual bool DrainAndStop(absl::Time deadline) = 0;
 };
 
 // `core` must outlive the server. UNAVAILABLE where a port or socket is in use, naming it and the

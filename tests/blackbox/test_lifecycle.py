@@ -13,7 +13,7 @@ import numpy as np
 import harness
 import health_pb2
 import health_pb2_grpc
-from harness import Daemon, SIMPLENET, admin_pb2, integer_answer, integer_state, pb
+from harness import (Daemon, RawClient, SIMPLENET, admin_pb2, integer_answer, integer_state, pb)
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -59,9 +59,12 @@ class DrainTest(unittest.TestCase):
                     try:
                         (got,), _ = daemon.infer(x)
                     except grpc.RpcError as error:
-                        # Only a refusal is fine: no answer may be cut off.
-                        if error.code() != grpc.StatusCode.UNAVAILABLE:
-                            problems.append(error.code())
+                        # Only a refusal is fine, or a call that began too late to get one: an answer
+                        # that is cut off is UNAVAILABLE as well, and says something else.
+                        refused = "draining" in error.details()
+                        too_late = "failed to connect" in error.details()
+                        if error.code() != grpc.StatusCode.UNAVAILABLE or not (refused or too_late):
+                            problems.append((error.code(), error.details()))
                         return
                     if not np.array_equal(got, wanted):
                         problems.append(got)
@@ -79,10 +82,19 @@ class DrainTest(unittest.TestCase):
             daemon.wait_for_log("draining")
             daemon.wait_for_log("stopped")
 
-    def test_the_log_says_when_the_time_was_over(self):
+    def test_the_log_says_what_was_cut_off(self):
+        with Daemon("--exit-timeout", "0s", models={"simplenet": SIMPLENET}) as daemon:
+            # Nobody can be told goodbye who leaves no room for it.
+            with RawClient(daemon.grpc_port, window=0) as client:
+                client.call("/grpc.health.v1.Health/Watch", health_pb2.HealthCheckRequest(service="other"))
+                self.assertEqual(daemon.stop(signal.SIGTERM), 0)
+            daemon.wait_for_log(r"--exit-timeout \(0\) was over")
+
+    def test_an_idle_daemon_cuts_nobody_off(self):
         with Daemon("--exit-timeout", "0s", models={"simplenet": SIMPLENET}) as daemon:
             self.assertEqual(daemon.stop(signal.SIGTERM), 0)
-            daemon.wait_for_log(r"--exit-timeout \(0\) was over")
+            daemon.wait_for_log("stopped")
+            self.assertNotIn("was over", daemon.log())
 
     def test_an_idle_stream_does_not_hold_the_daemon(self):
         daemon = Daemon("--exit-timeout", "20s", models={"simplenet": SIMPLENET})
@@ -182,6 +194,24 @@ class UnloadTest(unittest.TestCase):
 
 
 class LogTest(unittest.TestCase):
+    def test_every_listener_is_named(self):
+        with Daemon("--admin-port", "0", models={"simplenet": SIMPLENET}) as daemon:
+            line = daemon.wait_for_log("listening")
+            for address in (f"127.0.0.1:{daemon.grpc_port}", f"127.0.0.1:{daemon.metrics_port}",
+                            daemon.admin_socket, f"127.0.0.1:{daemon.admin_port}"):
+                self.assertIn(address, line)
+
+    def test_a_client_cannot_write_a_line_of_its_own(self):
+        with Daemon("--log-format", "json", models={"simplenet": SIMPLENET}) as daemon:
+            with RawClient(daemon.grpc_port) as client:
+                client.call("/inference.GRPCInferenceService/ServerLive", pb.ServerLiveRequest(),
+                            {"grpc-encoding": 'x\n{"time":"now","level":"error","message":"forged"}\x1b[31m'})
+            self.assertTrue(daemon.stub.ServerLive(pb.ServerLiveRequest()).live)
+            self.assertEqual(daemon.stop(), 0)
+            daemon.wait_for_log("stopped")
+            for line in filter(None, daemon.lines):
+                self.assertNotEqual(json.loads(line)["message"], "forged")
+
     def test_json_lines(self):
         with Daemon("--log-format", "json", models={"simplenet": SIMPLENET}) as daemon:
             daemon.save(integer_state(1), "step-1.pt")

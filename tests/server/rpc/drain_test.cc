@@ -41,7 +41,8 @@ TEST_F(DrainTest, AtTheDeadlineWhatIsLeftIsCutOff) {
   grpc::Status in_flight;
   std::thread caller([&] { in_flight = Infer(RawRequest()); });
   core_.WaitForHeld(1);
-  std::thread drain([this] { server_->DrainAndStop(absl::Now()); });
+  bool all_answered = true;
+  std::thread drain([&] { all_answered = server_->DrainAndStop(absl::Now()); });
   caller.join();
   EXPECT_FALSE(in_flight.ok());
   // The server waits for the core to let go of the request.
@@ -49,6 +50,11 @@ TEST_F(DrainTest, AtTheDeadlineWhatIsLeftIsCutOff) {
   while (!cancelled->load()) std::this_thread::yield();
   core_.Release();
   drain.join();
+  EXPECT_FALSE(all_answered);
+}
+
+TEST_F(DrainTest, WithoutTimeAnIdleServerStillCutsNobodyOff) {
+  EXPECT_TRUE(server_->DrainAndStop(absl::Now()));
 }
 
 TEST_F(DrainTest, APeerThatNeverAnswersDoesNotHoldIt) {
