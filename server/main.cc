@@ -1,7 +1,6 @@
 // relightd: puts the layers together, waits for a signal, and takes them apart in order.
 
 #include <fcntl.h>
-#include <sched.h>
 #include <signal.h>
 #include <spdlog/spdlog.h>
 #include <sys/stat.h>
@@ -20,6 +19,7 @@
 #include "base/clock.h"
 #include "base/escape.h"
 #include "base/status_macros.h"
+#include "server/available_cores.h"
 #include "server/config/server_options.h"
 #include "server/logging.h"
 #include "server/model/torch_backend.h"
@@ -31,12 +31,7 @@
 namespace relight {
 namespace {
 
-// The cores that this process may use.
-int AvailableCores() {
-  cpu_set_t set;
-  if (sched_getaffinity(0, sizeof set, &set) != 0) return 1;
-  return CPU_COUNT(&set);
-}
+constexpr std::size_t kMaxPathBytes = 1024;
 
 absl::Status EnsureFolder(const std::string& path, const char* flag, mode_t mode) {
   if (path.empty()) return absl::OkStatus();
@@ -87,6 +82,17 @@ void LogBackend(const ThreadPlan& threads) {
   }
 }
 
+void LogListeners(const config::ServerOptions& options, const rpc::RpcServer& server) {
+  std::string admin = Escape(options.admin_socket, kMaxPathBytes);
+  if (server.admin_port() >= 0) absl::StrAppend(&admin, " and 127.0.0.1:", server.admin_port());
+  std::string metrics = "nowhere";
+  if (server.metrics_port() >= 0) {
+    metrics = absl::StrCat(options.metrics_address, ":", server.metrics_port());
+  }
+  spdlog::info("listening: inference on {}:{}, metrics on {}, admin on {}", options.grpc_address,
+               server.grpc_port(), metrics, admin);
+}
+
 // Waits for SIGTERM or SIGINT, which every thread has blocked; a second one then ends the process.
 int WaitForStopSignal(const sigset_t& stop_signals) {
   int signal = 0;
@@ -131,9 +137,7 @@ absl::Status Serve(const config::ServerOptions& options, const sigset_t& stop_si
   RELIGHT_ASSIGN_OR_RETURN(const std::unique_ptr<rpc::RpcServer> server,
                            rpc::StartRpcServer(rpc_options, *core));
   RELIGHT_RETURN_IF_ERROR(WritePortFile(options.port_file, *server));
-  spdlog::info("listening: inference on {}:{}, metrics on {}:{}, admin on {}", options.grpc_address,
-               server->grpc_port(), options.metrics_address, server->metrics_port(),
-               Escape(rpc_options.admin_socket));
+  LogListeners(options, *server);
 
   const int signal = WaitForStopSignal(stop_signals);
   spdlog::info("SIG{}: draining for at most {}", sigabbrev_np(signal),

@@ -122,6 +122,7 @@ class Daemon:
             ports = dict(line.strip().split("=") for line in f)
         self.grpc_port = int(ports["grpc"])
         self.metrics_port = int(ports["metrics"])
+        self.admin_port = int(ports["admin"])
         options = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
         self.channel = self._contexts.enter_context(
             grpc.insecure_channel(f"127.0.0.1:{self.grpc_port}", options))
