@@ -215,5 +215,18 @@ TEST_F(CoreSnapshotTest, IsOneVersionAlthoughNewerOnesArrive) {
   EXPECT_EQ(Read(result->path, kWeight), std::vector<float>({10}));
 }
 
+TEST_F(CoreSnapshotTest, SnapshotsMayNotLandWhereCheckpointsAreWatched) {
+  root_.Symlink(root_.Path("models/m"), "link");
+  for (const char* folder : {"models/m/checkpoints", "models", "link/checkpoints", "models/m/"}) {
+    options_.snapshot_dir = root_.Path(folder);
+    const absl::Status status = TryStart();
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << folder;
+    EXPECT_THAT(std::string(status.message()), HasSubstr("--snapshot-dir"));
+  }
+  root_.MakeFolder("models/m/checkpoints-too");
+  options_.snapshot_dir = root_.Path("models/m/checkpoints-too");
+  EXPECT_TRUE(TryStart().ok());
+}
+
 }  // namespace
 }  // namespace relight::serving
