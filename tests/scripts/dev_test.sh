@@ -42,3 +42,9 @@ fails format --chekc
 [ ! -e "$work/asked" ] || die 'a mistyped flag formatted the sources'
 export CLANG_FORMAT=1
 fails format --check
+
+passes jobs
+[ "$(cat "$work/out")" -ge 1 ] || die './dev jobs prints no number'
+if grep 'cmake --build' "$source/Dockerfile" | grep -v ' -j '; then
+  die 'the Dockerfile builds with no limit on compilers'
+fi
