@@ -37,12 +37,13 @@ RUN groupadd --system --gid 990 relight \
   && useradd --system --uid 990 --gid 990 --no-create-home --home-dir /nonexistent relight \
   && mkdir -p /models /snapshots /state /run/relight \
   && chown relight:relight /snapshots /state /run/relight && chmod 0700 /state /run/relight
-ENV RELIGHT_ADMIN_SOCKET=/run/relight/admin.sock
+# Where relightctl looks, in the health check too: with another --grpc-port set RELIGHT_SERVER.
+ENV RELIGHT_ADMIN_SOCKET=/run/relight/admin.sock RELIGHT_SERVER=127.0.0.1:8001
 EXPOSE 8001 8002
 VOLUME ["/models", "/snapshots", "/state"]
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \
-  CMD ["relightctl", "--server", "127.0.0.1:8001", "health"]
+  CMD ["relightctl", "health"]
 ENTRYPOINT ["relightd", "--model-repository=/models", "--snapshot-dir=/snapshots", \
   "--state-dir=/state", "--admin-socket=/run/relight/admin.sock"]
 

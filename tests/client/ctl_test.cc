@@ -202,6 +202,10 @@ TEST_F(CtlTest, AnAbsentServerSaysWhereToLook) {
   EXPECT_THAT(health.err, HasSubstr("Is relightd running there?"));
 }
 
+TEST_F(CtlTest, FindsTheServerThroughTheEnvironment) {
+  EXPECT_EQ(RunBare({"health"}, "", {"RELIGHT_SERVER=" + server_.target()}).code, 0);
+}
+
 TEST_F(CtlTest, FindsTheAdminSocketThroughTheEnvironment) {
   EXPECT_EQ(RunBare({"status"}, "", {"RELIGHT_ADMIN_SOCKET=" + server_.socket_path()}).code, 0);
   const std::filesystem::path runtime = server_.folder() / "run";
