@@ -309,6 +309,11 @@ TEST_F(CtlTest, SnapshotFlagsReachTheServer) {
             "lossless: true");
 }
 
+TEST_F(CtlTest, SnapshotTakesVersionZeroAtItsWord) {
+  EXPECT_EQ(Run({"snapshot", "double", "--version", "0"}).code, 0);
+  EXPECT_EQ(server_.last_snapshot_request(), "model: \"double\" version: 0");
+}
+
 TEST_F(CtlTest, InitDraftsWithoutAServer) {
   const std::string checkpoint = RELIGHT_TEST_DATA "/good/entire_model.pth";
   const Outcome printed = RunBare({"init", checkpoint});
