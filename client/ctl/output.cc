@@ -45,10 +45,19 @@ std::size_t Width(std::string_view text) {
   }));
 }
 
+// Whether the last of two characters ends a C1 control (U+0080..U+009F), which some terminals obey
+// as they obey ESC and a letter.
+bool EndsC1Control(char lead, char last) {
+  return lead == '\xC2' && static_cast<unsigned char>(last) < 0xA0;
+}
+
 bool IsClean(std::string_view text) {
-  return IsUtf8(text) && std::none_of(text.begin(), text.end(), [](char c) {
-           return (static_cast<unsigned char>(c) < 0x20 && c != '\n') || c == 0x7F;
-         });
+  if (!IsUtf8(text)) return false;
+  char before = '\0';
+  return std::none_of(text.begin(), text.end(), [&](char c) {
+    const bool c1 = EndsC1Control(std::exchange(before, c), c);
+    return (static_cast<unsigned char>(c) < 0x20 && c != '\n') || c == 0x7F || c1;
+  });
 }
 
 }  // namespace
