@@ -112,6 +112,22 @@ TEST_F(CtlTest, ASocketMayBeNamedByARelativePath) {
   EXPECT_EQ(RunBare({"status", "--admin", "dns:///127.0.0.1:1"}).code, 3);
 }
 
+TEST_F(CtlTest, ASocketIsFoundWhateverItsPathIs) {
+  for (const char* name : {"half #1", "what?", "a%41b", "100%", "caf\u00e9", "[x]:1", "a\\b\"<>"}) {
+    const std::filesystem::path runtime = server_.folder() / name;
+    const std::string path = runtime / "relight" / "admin.sock";
+    std::filesystem::create_directories(runtime / "relight");
+    std::filesystem::create_hard_link(server_.socket_path(), path);
+    for (const Outcome& outcome :
+         {RunBare({"status", "--admin", path}), RunBare({"status", "--admin", "unix:" + path}),
+          RunBare({"health", "--server", path}),
+          RunBare({"status"}, "", {"RELIGHT_ADMIN_SOCKET=" + path}),
+          RunBare({"status"}, "", {"XDG_RUNTIME_DIR=" + runtime.string()})}) {
+      EXPECT_EQ(outcome.code, 0) << path << ": " << outcome.err;
+    }
+  }
+}
+
 TEST_F(CtlTest, MistakesAreUsageErrorsWithAHint) {
   EXPECT_EQ(RunBare({}).code, 2);
   EXPECT_THAT(RunBare({"statsu"}).err, HasSubstr("did you mean status?"));
