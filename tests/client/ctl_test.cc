@@ -341,6 +341,18 @@ TEST_F(CtlTest, InitDraftsWithoutAServer) {
   EXPECT_EQ(ReadAll(file), printed.out);
 }
 
+TEST_F(CtlTest, InitPrintsJsonForPrograms) {
+  const std::string checkpoint = RELIGHT_TEST_DATA "/good/entire_model.pth";
+  const std::string draft = RunBare({"init", checkpoint}).out;
+  const Outcome printed = RunBare({"init", checkpoint, "--json"});
+  EXPECT_EQ(printed.code, 0) << printed.err;
+  EXPECT_EQ(printed.json(), Json({{"path", nullptr}, {"model_textproto", draft}})) << printed.out;
+  const std::filesystem::path file = server_.folder() / "model.textproto";
+  const Outcome written = RunBare({"init", checkpoint, "--json", "--output", file.string()});
+  EXPECT_EQ(written.json(), Json({{"path", file.string()}, {"model_textproto", draft}}));
+  EXPECT_EQ(ReadAll(file), draft);
+}
+
 TEST_F(CtlTest, InitNeverOverwrites) {
   const std::filesystem::path file = server_.folder() / "mine.textproto";
   std::ofstream(file) << "precious";
