@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "base/escape.h"
 #include "base/status_macros.h"
 #include "client/ctl/command.h"
 #include "client/ctl/output.h"
@@ -60,10 +61,14 @@ absl::StatusOr<Health> WaitUntilServing(Session& session, Client& client,
         service,
         [&](Health changed) {
           health = changed;
-          return health != Health::kServing;
+          return health != Health::kServing && health != Health::kServiceUnknown;
         },
         options);
     if (health == Health::kServing) return health;
+    if (health == Health::kServiceUnknown) {
+      return absl::NotFoundError(
+          absl::StrCat(session.server(), " has no service \"", Escape(service), "\""));
+    }
     // A server on its way down answers at once: do not ask it without pause.
     absl::SleepFor(std::min(kPause, deadline - absl::Now()));
   } while (may_pass() && absl::Now() < deadline);

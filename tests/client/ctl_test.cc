@@ -410,6 +410,12 @@ TEST_F(CtlTest, HealthIsAnExitCode) {
   EXPECT_THAT(waited.err, HasSubstr("was not serving"));
 }
 
+TEST_F(CtlTest, WaitingForAnUnknownServiceEndsAtOnce) {
+  const Outcome outcome = Run({"health", "--wait", "--service", "unknown"});
+  EXPECT_EQ(outcome.code, 4);
+  EXPECT_THAT(outcome.err, AllOf(StartsWith("relightctl: NOT_FOUND:"), HasSubstr("unknown")));
+}
+
 TEST_F(CtlTest, WaitingForAServerThatNeverComesSaysSo) {
   const Outcome outcome =
       RunBare({"health", "--wait", "--timeout", "100ms", "--server", "127.0.0.1:1"});

@@ -190,11 +190,14 @@ class HealthService final : public grpc::health::v1::Health::Service {
     return Status::OK;
   }
 
-  Status Watch(ServerContext* context, const grpc::health::v1::HealthCheckRequest*,
+  Status Watch(ServerContext* context, const grpc::health::v1::HealthCheckRequest* request,
                grpc::ServerWriter<grpc::health::v1::HealthCheckResponse>* writer) override {
+    const bool known = request->service() != "unknown";
     auto sent = grpc::health::v1::HealthCheckResponse::UNKNOWN;
     while (!context->IsCancelled()) {
-      if (const auto current = Current(); current != sent) {
+      const auto current =
+          known ? Current() : grpc::health::v1::HealthCheckResponse::SERVICE_UNKNOWN;
+      if (current != sent) {
         sent = current;
         grpc::health::v1::HealthCheckResponse response;
         response.set_status(sent);
