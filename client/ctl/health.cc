@@ -8,6 +8,7 @@
 #include "base/status_macros.h"
 #include "client/ctl/command.h"
 #include "client/ctl/output.h"
+#include "client/ctl/progress.h"
 
 namespace relight::ctl {
 namespace {
@@ -83,10 +84,13 @@ absl::StatusOr<Health> WaitUntilServing(Session& session, Client& client,
 absl::Status CheckHealth(Session& session) {
   RELIGHT_ASSIGN_OR_RETURN(Client client, session.ConnectServer());
   const std::string service = session.arguments().Get("service").value_or("");
-  RELIGHT_ASSIGN_OR_RETURN(const Health health,
-                           session.arguments().Has("wait")
-                               ? WaitUntilServing(session, client, service)
-                               : client.CheckHealth(service, session.Call(kUsualTimeout)));
+  RELIGHT_ASSIGN_OR_RETURN(
+      const Health health,
+      WithProgress(absl::StrCat("waiting for ", OneLine(session.server())), [&] {
+        return session.arguments().Has("wait")
+                   ? WaitUntilServing(session, client, service)
+                   : client.CheckHealth(service, session.Call(kUsualTimeout));
+      }));
   if (session.json()) {
     session.PrintJson({{"service", service}, {"status", std::string(Name(health))}});
   } else {

@@ -45,14 +45,6 @@ TEST(OutputTest, SizesAndAgesReadWell) {
   EXPECT_EQ(FormatAge(absl::Hours(72)), "3d");
 }
 
-TEST(OutputTest, ProgressShowsShareAndSizes) {
-  EXPECT_EQ(RenderProgress("snapshot", 512, 1024),
-            "snapshot  [###############               ]   50%  512 bytes of 1.0 KiB");
-  EXPECT_EQ(RenderProgress("snapshot", 512, 0), "snapshot  512 bytes");
-  EXPECT_EQ(RenderProgress("snapshot", 2048, 1024),
-            "snapshot  [##############################]  100%  2.0 KiB of 1.0 KiB");
-}
-
 TEST(TimeoutTest, ReadsTimesWithAndWithoutUnits) {
   EXPECT_EQ(*ParseTimeout("30"), absl::Seconds(30));
   EXPECT_EQ(*ParseTimeout("1.5"), absl::Seconds(1.5));
