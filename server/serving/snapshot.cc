@@ -46,9 +46,9 @@ class RecordStorages final : public storage::StorageSource {
       return aftermath_.spool->Stream(index, sink);
     }
     if (aftermath_.source != nullptr) return StreamSource(index, sink);
-    return absl::FailedPreconditionError(absl::StrCat("storage ", record_.storages[index].key,
-                                                      " of ", Escape(record_.file),
-                                                      " was not set aside"));
+    return absl::FailedPreconditionError(
+        absl::StrCat("storage ", record_.storages[index].key, " of ", Escape(record_.file),
+                     " was not set aside: ", aftermath_.training_state_reason));
   }
   std::uint64_t SizeBytes(std::uint32_t index) const override {
     return record_.storages[index].size_bytes;
@@ -165,7 +165,8 @@ class SnapshotWriter {
 
   std::string RelativePath() const {
     if (!request_.path.empty()) return request_.path;
-    return absl::StrCat(request_.model, "/", record_.version, "-", generation_, ".pt");
+    return absl::StrCat(request_.model, "/", record_.version, "-", generation_, "-",
+                        record_.digest.ToHex().substr(0, 8), ".pt");
   }
 
   std::string AbsolutePath() const {

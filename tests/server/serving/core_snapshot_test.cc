@@ -56,7 +56,9 @@ TEST_F(CoreSnapshotTest, HoldsWeightsAndTrainingState) {
   ServeBundle();
   const absl::StatusOr<SnapshotResult> result = Take();
   ASSERT_TRUE(result.ok()) << result.status();
-  EXPECT_EQ(result->path, root_.Path("snapshots/m/1-1.pt"));
+  EXPECT_EQ(result->path,
+            root_.Path("snapshots/m/1-1-" + result->weights_digest.substr(0, 8) + ".pt"))
+      << "generations begin anew after a restart";
   EXPECT_TRUE(result->training_state);
   EXPECT_EQ(result->version, 1);
   EXPECT_EQ(result->generation, 1u);
