@@ -40,7 +40,8 @@ RUN groupadd --system --gid 990 relight \
 # Where relightctl looks, in the health check too: with another --grpc-port set RELIGHT_SERVER.
 ENV RELIGHT_ADMIN_SOCKET=/run/relight/admin.sock RELIGHT_SERVER=127.0.0.1:8001
 EXPOSE 8001 8002
-VOLUME ["/models", "/snapshots", "/state"]
+# The admin socket's folder is a volume too, so that it can be written to with a read-only root.
+VOLUME ["/models", "/snapshots", "/state", "/run/relight"]
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \
   CMD ["relightctl", "health"]
