@@ -4,6 +4,9 @@
 #   docker build --target cpu -t relight .
 #   docker build --target cuda -t relight:cuda --build-arg LIBTORCH_URL=... --build-arg LIBTORCH_SHA256=... .
 #
+# --build-arg JOBS=N sets how many compilers run at once; without it, as many as the cores and the
+# free memory allow.
+#
 # The package lists are those that ./dev reads. No heredocs, COPY --link or ADD --checksum: buildah
 # of the same Debian release builds this file too.
 
@@ -19,9 +22,10 @@ RUN apt-get update \
   && rm -rf /var/lib/apt/lists/*
 
 FROM build-base AS build-cpu
+ARG JOBS=""
 COPY . .
 RUN cmake --preset release -DCMAKE_INSTALL_PREFIX=/usr \
-  && cmake --build --preset release \
+  && cmake --build --preset release -j "${JOBS:-$(./dev jobs)}" \
   && DESTDIR=/out cmake --install build/release --strip --component daemon \
   && DESTDIR=/out cmake --install build/release --strip --component ctl
 
@@ -33,12 +37,14 @@ RUN groupadd --system --gid 990 relight \
   && useradd --system --uid 990 --gid 990 --no-create-home --home-dir /nonexistent relight \
   && mkdir -p /models /snapshots /state /run/relight \
   && chown relight:relight /snapshots /state /run/relight && chmod 0700 /state /run/relight
-ENV RELIGHT_ADMIN_SOCKET=/run/relight/admin.sock
+# Where relightctl looks, in the health check too: with another --grpc-port set RELIGHT_SERVER.
+ENV RELIGHT_ADMIN_SOCKET=/run/relight/admin.sock RELIGHT_SERVER=127.0.0.1:8001
 EXPOSE 8001 8002
-VOLUME ["/models", "/snapshots", "/state"]
+# The admin socket's folder is a volume too, so that it can be written to with a read-only root.
+VOLUME ["/models", "/snapshots", "/state", "/run/relight"]
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \
-  CMD ["relightctl", "--server", "127.0.0.1:8001", "health"]
+  CMD ["relightctl", "health"]
 ENTRYPOINT ["relightd", "--model-repository=/models", "--snapshot-dir=/snapshots", \
   "--state-dir=/state", "--admin-socket=/run/relight/admin.sock"]
 
@@ -56,6 +62,7 @@ USER relight
 FROM build-base AS build-cuda
 ARG LIBTORCH_URL=""
 ARG LIBTORCH_SHA256=""
+ARG JOBS=""
 RUN test -n "${LIBTORCH_URL}" -a -n "${LIBTORCH_SHA256}" \
   || { echo "give --build-arg LIBTORCH_URL=... and LIBTORCH_SHA256=...: see the top of the Dockerfile" >&2; exit 1; } \
   && sed -i 's/^Components: main$/Components: main contrib non-free/' \
@@ -70,7 +77,7 @@ RUN test -n "${LIBTORCH_URL}" -a -n "${LIBTORCH_SHA256}" \
 COPY . .
 RUN cmake --preset release -DCMAKE_PREFIX_PATH=/opt/libtorch -DCMAKE_INSTALL_PREFIX=/usr \
      -DCMAKE_INSTALL_RPATH=/opt/libtorch/lib \
-  && cmake --build --preset release \
+  && cmake --build --preset release -j "${JOBS:-$(./dev jobs)}" \
   && DESTDIR=/out cmake --install build/release --strip --component daemon \
   && DESTDIR=/out cmake --install build/release --strip --component ctl \
   && mkdir -p /out/opt/libtorch && cp -a /opt/libtorch/lib /out/opt/libtorch/lib \

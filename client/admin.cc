@@ -129,7 +129,7 @@ absl::StatusOr<SnapshotResult> AdminClient::Snapshot(
   v1::SnapshotRequest request;
   request.set_model(model);
   request.set_path(snapshot.path);
-  request.set_version(snapshot.version.value_or(0));
+  if (snapshot.version.has_value()) request.set_version(*snapshot.version);
   request.set_overwrite(snapshot.overwrite);
   request.set_weights_only(snapshot.weights_only);
   request.set_lossless(snapshot.lossless);

@@ -8,8 +8,11 @@
 #include <limits>
 #include <string_view>
 
+#include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "absl/time/clock.h"
 #include "base/escape.h"
 #include "base/status_macros.h"
@@ -57,6 +60,21 @@ bool IsLocal(std::string_view target) {
   return false;
 }
 
+// gRPC reads its targets as URIs: what means something there is escaped in the path of a socket.
+std::string ToUri(std::string_view target) {
+  constexpr std::string_view kScheme = "unix:";
+  if (!target.starts_with(kScheme)) return std::string(target);
+  std::string uri(kScheme);
+  for (const char c : target.substr(kScheme.size())) {
+    if (absl::ascii_isalnum(static_cast<unsigned char>(c)) || absl::StrContains("/-._~", c)) {
+      uri += c;
+    } else {
+      absl::StrAppendFormat(&uri, "%%%02X", static_cast<unsigned char>(c));
+    }
+  }
+  return uri;
+}
+
 grpc::ChannelArguments ChannelArgumentsFor(std::string_view target) {
   grpc::ChannelArguments arguments;
   arguments.SetMaxReceiveMessageSize(std::numeric_limits<int>::max());
@@ -80,7 +98,7 @@ absl::StatusOr<std::shared_ptr<grpc::Channel>> OpenChannel(const std::string& ta
                                                            const ConnectOptions& options) {
   RELIGHT_RETURN_IF_ERROR(CheckTarget(target));
   std::shared_ptr<grpc::Channel> channel = grpc::CreateCustomChannel(
-      target, grpc::InsecureChannelCredentials(), ChannelArgumentsFor(target));
+      ToUri(target), grpc::InsecureChannelCredentials(), ChannelArgumentsFor(target));
   if (options.connect_timeout > absl::ZeroDuration() &&
       !channel->WaitForConnected(DeadlineAfter(options.connect_timeout))) {
     return absl::UnavailableError(absl::StrCat("no server answered at ", Escape(target), " within ",

@@ -13,6 +13,7 @@
 #include <filesystem>
 #include <fstream>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "absl/strings/str_cat.h"
@@ -21,6 +22,7 @@
 #include "base/status_macros.h"
 #include "server/available_cores.h"
 #include "server/config/server_options.h"
+#include "server/exit_guard.h"
 #include "server/logging.h"
 #include "server/model/torch_backend.h"
 #include "server/rpc/rpc_server.h"
@@ -105,7 +107,18 @@ int WaitForStopSignal(const sigset_t& stop_signals) {
   return signal;
 }
 
+// What is under way ends within this, or could not be ended at all.
+constexpr absl::Duration kExitGrace = absl::Seconds(2);
+
+void EndAtOnce() {
+  spdlog::error(
+      "something under way cannot be interrupted, and the time for it is over: ends at once");
+  spdlog::default_logger()->flush();
+  std::_Exit(1);
+}
+
 absl::Status Serve(const config::ServerOptions& options, const sigset_t& stop_signals) {
+  std::optional<ExitGuard> guard;  // Outlives all that it watches the end of.
   RELIGHT_RETURN_IF_ERROR(EnsureFolder(options.state_dir, "--state-dir", 0700));
   RELIGHT_RETURN_IF_ERROR(EnsureFolder(options.snapshot_dir, "--snapshot-dir", 0755));
 
@@ -142,6 +155,7 @@ absl::Status Serve(const config::ServerOptions& options, const sigset_t& stop_si
   const int signal = WaitForStopSignal(stop_signals);
   spdlog::info("SIG{}: draining for at most {}", sigabbrev_np(signal),
                absl::FormatDuration(options.exit_timeout));
+  guard.emplace(options.exit_timeout + kExitGrace, EndAtOnce);
   const absl::Time deadline = absl::Now() + options.exit_timeout;
   if (!server->DrainAndStop(deadline)) {
     spdlog::warn("--exit-timeout ({}) was over: what was still under way was cancelled",

@@ -251,6 +251,13 @@ std::string AtomicFile::temporary_path() const {
 
 namespace {
 
+bool IsFolder(int folder, const dirent& entry) {
+  if (entry.d_type != DT_UNKNOWN) return entry.d_type == DT_DIR;
+  // Not every file system says.
+  struct stat info {};
+  return ::fstatat(folder, entry.d_name, &info, AT_SYMLINK_NOFOLLOW) == 0 && S_ISDIR(info.st_mode);
+}
+
 bool RemoveIfStale(int folder, const char* name) {
   const UniqueFd fd(::openat(folder, name, O_RDWR | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC));
   struct stat info {};
@@ -278,7 +285,7 @@ absl::StatusOr<int> RemoveStaleTemporaries(int folder_fd) {
     while (const dirent* entry = ::readdir(stream)) {
       const std::string_view name = entry->d_name;
       if (name == "." || name == "..") continue;
-      if (entry->d_type == DT_DIR) pending.push_back(absl::StrCat(path, "/", entry->d_name));
+      if (IsFolder(folder, *entry)) pending.push_back(absl::StrCat(path, "/", entry->d_name));
       if (IsTemporaryName(name) && RemoveIfStale(folder, entry->d_name)) ++removed;
     }
     ::closedir(stream);

@@ -45,6 +45,7 @@ std::string_view Name(Format format) {
 struct Checkpoint::Impl {
   std::string path;
   std::vector<InputFile> files;
+  FileIdentity identity;  // Of all of them.
   Contents contents;
 
   // Calls `next` for the bytes of a storage chunk by chunk; it says where each chunk goes.
@@ -64,8 +65,10 @@ absl::Status Checkpoint::Impl::ReadContents(const ReadOptions& options) {
     RELIGHT_ASSIGN_OR_RETURN(contents, ReadSingleFile(files[0], format, options));
   }
   if (options.require_crc && contents.summary.crc_absent) {
-    return MakeError(ErrorCode::kCrcMismatch,
-                     absl::StrCat(files[0].shown_name(), ": carries no CRC-32 for its contents"));
+    return MarkTorn(
+        MakeError(ErrorCode::kCrcMismatch,
+                  absl::StrCat(files[0].shown_name(), ": carries no CRC-32 for its contents")),
+        false);
   }
   return absl::OkStatus();
 }
@@ -76,6 +79,9 @@ absl::StatusOr<Checkpoint> Checkpoint::Open(const std::string& path, const ReadO
   RELIGHT_ASSIGN_OR_RETURN(InputFile file, InputFile::Open(path, options.limits.max_file_bytes));
   impl->files.push_back(std::move(file));
   const absl::Status status = impl->ReadContents(options);
+  std::vector<FileIdentity> identities;
+  for (const InputFile& part : impl->files) identities.push_back(part.identity());
+  impl->identity = IdentityOfAll(identities);
   // What a parser says of a file that is being written to is beside the point.
   RELIGHT_RETURN_IF_ERROR(CheckAllUnchanged(impl->files));
   RELIGHT_RETURN_IF_ERROR(status);
@@ -92,7 +98,7 @@ const Tree& Checkpoint::tree() const { return *impl_->contents.tree; }
 std::shared_ptr<const Tree> Checkpoint::shared_tree() const { return impl_->contents.tree; }
 const std::vector<StorageInfo>& Checkpoint::storages() const { return impl_->contents.storages; }
 const Summary& Checkpoint::summary() const { return impl_->contents.summary; }
-const FileIdentity& Checkpoint::identity() const { return impl_->files[0].identity(); }
+const FileIdentity& Checkpoint::identity() const { return impl_->identity; }
 int Checkpoint::fd(std::uint32_t file) const { return impl_->files[file].fd(); }
 absl::Status Checkpoint::CheckUnchanged() const { return CheckAllUnchanged(impl_->files); }
 

@@ -26,6 +26,7 @@
 #include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "storage/dtype.h"
+#include "storage/file_identity.h"
 #include "storage/tree.h"
 
 namespace relight::storage {
@@ -57,17 +58,6 @@ struct ReadOptions {
   bool zip_allow_gaps = false;
   // Refuse any class outside of what a state dict needs, as weights_only does.
   bool reject_unknown_globals = false;
-};
-
-// Says whether a path still names the bytes that were read.
-struct FileIdentity {
-  std::uint64_t device = 0;
-  std::uint64_t inode = 0;
-  std::uint64_t size_bytes = 0;
-  absl::Time modified;
-  absl::Time changed;  // ctime
-
-  friend bool operator==(const FileIdentity&, const FileIdentity&) = default;
 };
 
 enum class Format { kZip, kLegacyStream, kSafetensors, kShardedIndex };
@@ -113,7 +103,7 @@ class Checkpoint {
   std::shared_ptr<const Tree> shared_tree() const;
   const std::vector<StorageInfo>& storages() const;
   const Summary& summary() const;
-  // Of the descriptor, taken when the file was opened.
+  // Of the descriptors, taken when the files were opened (IdentityOfAll where it is sharded).
   const FileIdentity& identity() const;
 
   // Sees each chunk (a fraction of a MiB, in order) while it is still warm in the cache. A status
@@ -144,9 +134,6 @@ class Checkpoint {
   explicit Checkpoint(std::unique_ptr<Impl> impl);
   std::unique_ptr<Impl> impl_;
 };
-
-// stat of `path` as it is now (following symlinks).
-absl::StatusOr<FileIdentity> IdentifyFile(const std::string& path);
 
 }  // namespace relight::storage
 

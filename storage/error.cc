@@ -11,6 +11,8 @@ namespace {
 
 constexpr char kPayloadUrl[] = "relight.storage.ErrorCode";
 
+constexpr char kTornUrl[] = "relight.storage.MayBeTorn";
+
 struct Row {
   ErrorCode code;
   std::string_view name;
@@ -78,6 +80,11 @@ absl::Status MakeError(ErrorCode code, std::string_view message) {
   return status;
 }
 
+absl::Status MarkTorn(absl::Status status, bool may_be_torn) {
+  status.SetPayload(kTornUrl, absl::Cord(may_be_torn ? "yes" : "no"));
+  return status;
+}
+
 std::optional<ErrorCode> GetErrorCode(const absl::Status& status) {
   const auto payload = status.GetPayload(kPayloadUrl);
   if (!payload.has_value()) return std::nullopt;
@@ -89,6 +96,7 @@ std::optional<ErrorCode> GetErrorCode(const absl::Status& status) {
 }
 
 bool MayBeTorn(const absl::Status& status) {
+  if (const auto marked = status.GetPayload(kTornUrl); marked.has_value()) return *marked == "yes";
   const std::optional<ErrorCode> code = GetErrorCode(status);
   return code.has_value() && RowOf(*code).may_be_torn;
 }

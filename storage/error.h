@@ -52,6 +52,9 @@ std::string_view Name(ErrorCode code);
 // is DATA_LOSS, all else INVALID_ARGUMENT. `message` comes without the code's name.
 absl::Status MakeError(ErrorCode code, std::string_view message);
 
+// Sets what MayBeTorn says of `status`, where its code alone does not tell.
+absl::Status MarkTorn(absl::Status status, bool may_be_torn);
+
 // The code of a status that MakeError made; nullopt for others.
 std::optional<ErrorCode> GetErrorCode(const absl::Status& status);
 

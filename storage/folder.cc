@@ -113,14 +113,6 @@ bool IsPermanent(int error) {
          error == ENOTDIR || error == ENAMETOOLONG;
 }
 
-FileIdentity ToIdentity(const struct stat& info) {
-  return {.device = info.st_dev,
-          .inode = info.st_ino,
-          .size_bytes = static_cast<std::uint64_t>(info.st_size),
-          .modified = absl::TimeFromTimespec(info.st_mtim),
-          .changed = absl::TimeFromTimespec(info.st_ctim)};
-}
-
 // Collects the distinct strings below "weight_map" at the top of an index. Streaming, so that a
 // large index costs no more than its shards' names.
 class ShardNames final : public nlohmann::json_sax<nlohmann::json> {
@@ -188,12 +180,22 @@ struct Listing {
   struct Item {
     std::string reason;  // Empty: a regular file or a folder.
     struct stat info {};
+    std::set<std::string> shards;  // Of an index.
   };
   std::map<std::string, Item> items;
+
+  // REQUIRES: `name` is a candidate, so its shards are listed.
+  FileIdentity Identify(const std::string& name) const {
+    const Item& item = items.at(name);
+    std::vector<FileIdentity> parts = {IdentityOf(item.info)};
+    for (const std::string& shard : item.shards) parts.push_back(IdentityOf(items.at(shard).info));
+    return IdentityOfAll(parts);
+  }
 };
 
-// Fills `item`; false where the name vanished since it was listed.
-absl::StatusOr<bool> Examine(int folder_fd, const std::string& name, Listing::Item& item) {
+// Fills `item`; false where the name vanished since it was listed. What stands in the way of one
+// name (a dead mount, a stale handle) must not hide the others.
+bool Examine(int folder_fd, const std::string& name, Listing::Item& item) {
   item.reason = ReasonByName(name);
   if (!item.reason.empty()) return true;
   if (::fstatat(folder_fd, name.c_str(), &item.info, 0) == 0) {
@@ -201,7 +203,6 @@ absl::StatusOr<bool> Examine(int folder_fd, const std::string& name, Listing::It
     return true;
   }
   const int error = errno;
-  if (!IsPermanent(error)) return PosixError(absl::StrCat("looking at ", Escape(name)), error);
   struct stat link {};
   if (::fstatat(folder_fd, name.c_str(), &link, AT_SYMLINK_NOFOLLOW) != 0) return errno != ENOENT;
   if (error == ELOOP) {
@@ -209,7 +210,8 @@ absl::StatusOr<bool> Examine(int folder_fd, const std::string& name, Listing::It
   } else if (error == ENOENT || error == ENOTDIR) {
     item.reason = "is a symlink to nothing";
   } else {
-    item.reason = absl::StrCat("cannot be looked at: ", ErrorText(error));
+    item.reason = absl::StrCat("cannot be looked at", IsPermanent(error) ? "" : " just now", ": ",
+                               ErrorText(error));
   }
   return true;
 }
@@ -239,8 +241,7 @@ absl::StatusOr<Listing> List(int folder_fd) {
   Listing listing;
   for (const std::string& name : names) {
     Listing::Item item;
-    RELIGHT_ASSIGN_OR_RETURN(const bool there, Examine(folder_fd, name, item));
-    if (there) listing.items.emplace(name, std::move(item));
+    if (Examine(folder_fd, name, item)) listing.items.emplace(name, std::move(item));
   }
   return listing;
 }
@@ -249,7 +250,8 @@ absl::StatusOr<Listing> List(int folder_fd) {
 void ApplyIndexes(int folder_fd, Listing& listing) {
   for (auto& [name, item] : listing.items) {
     if (!item.reason.empty() || !S_ISREG(item.info.st_mode) || !IsIndex(name)) continue;
-    for (const std::string& shard : ReadShardNames(folder_fd, name)) {
+    item.shards = ReadShardNames(folder_fd, name);
+    for (const std::string& shard : item.shards) {
       const auto found = listing.items.find(shard);
       if (found == listing.items.end()) {
         if (item.reason.empty()) {
@@ -275,17 +277,22 @@ std::string JudgeFile(int folder_fd, const std::string& name) {
 }
 
 // Judges the folder `name` below `parent_fd` by what it holds.
-absl::StatusOr<FolderEntry> JudgeSubfolder(int parent_fd, const std::string& name) {
+FolderEntry JudgeSubfolder(int parent_fd, const std::string& name) {
   FolderEntry entry;
   entry.name = name;
   entry.stem = name;
   const UniqueFd fd(::openat(parent_fd, name.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (!fd.valid()) {
-    if (!IsPermanent(errno)) return PosixError(absl::StrCat("opening ", Escape(name)), errno);
     entry.reason = absl::StrCat("is a folder that cannot be listed: ", ErrorText(errno));
     return entry;
   }
-  RELIGHT_ASSIGN_OR_RETURN(Listing listing, List(fd.get()));
+  absl::StatusOr<Listing> listed = List(fd.get());
+  if (!listed.ok()) {
+    entry.reason = absl::StrCat("is a folder that cannot be listed just now: ",
+                                std::string(listed.status().message()));
+    return entry;
+  }
+  Listing& listing = *listed;
   ApplyIndexes(fd.get(), listing);
   std::vector<std::string> candidates;
   std::string why_none;
@@ -297,7 +304,6 @@ absl::StatusOr<FolderEntry> JudgeSubfolder(int parent_fd, const std::string& nam
     const std::string reason = item.reason.empty() ? JudgeFile(fd.get(), file) : item.reason;
     if (reason.empty()) {
       candidates.push_back(file);
-      entry.identity = ToIdentity(item.info);
     } else if (why_none.empty() || IsIndex(file)) {
       // What holds an index up says more than that its shards are shards.
       why_none = absl::StrCat(" (", Escape(file), " ", reason, ")");
@@ -306,9 +312,9 @@ absl::StatusOr<FolderEntry> JudgeSubfolder(int parent_fd, const std::string& nam
   if (candidates.size() == 1) {
     entry.name = absl::StrCat(name, "/", candidates.front());
     entry.candidate = true;
+    entry.identity = listing.Identify(candidates.front());
     return entry;
   }
-  entry.identity = {};
   if (distributed) {
     entry.reason =
         "is a torch.distributed.checkpoint folder: convert it with dcp_to_torch_save first";
@@ -321,8 +327,8 @@ absl::StatusOr<FolderEntry> JudgeSubfolder(int parent_fd, const std::string& nam
   return entry;
 }
 
-absl::StatusOr<FolderEntry> Judge(int folder_fd, const std::string& name,
-                                  const Listing::Item& item) {
+FolderEntry Judge(int folder_fd, const std::string& name, const Listing& listing) {
+  const Listing::Item& item = listing.items.at(name);
   FolderEntry entry;
   entry.name = name;
   entry.stem = Stem(name);
@@ -335,7 +341,7 @@ absl::StatusOr<FolderEntry> Judge(int folder_fd, const std::string& name,
   }
   entry.reason = JudgeFile(folder_fd, name);
   entry.candidate = entry.reason.empty();
-  if (entry.candidate) entry.identity = ToIdentity(item.info);
+  if (entry.candidate) entry.identity = listing.Identify(name);
   return entry;
 }
 
@@ -344,8 +350,7 @@ absl::StatusOr<std::vector<FolderEntry>> ScanOpenFolder(int folder_fd) {
   ApplyIndexes(folder_fd, listing);
   std::vector<FolderEntry> entries;
   for (const auto& [name, item] : listing.items) {
-    RELIGHT_ASSIGN_OR_RETURN(FolderEntry entry, Judge(folder_fd, name, item));
-    entries.push_back(std::move(entry));
+    entries.push_back(Judge(folder_fd, name, listing));
   }
   std::sort(entries.begin(), entries.end(),
             [](const FolderEntry& a, const FolderEntry& b) { return a.name < b.name; });

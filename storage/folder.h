@@ -15,7 +15,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
-#include "storage/checkpoint.h"
+#include "storage/file_identity.h"
 
 namespace relight::storage {
 
@@ -28,11 +28,11 @@ struct FolderEntry {
 };
 
 // Lists `folder`, sorted by name (as bytes). Symlinks to files and folders are followed. An index
-// is a candidate once all shards that it names are there, and its identity is that of the index
-// alone.
+// is a candidate once all shards that it names are there, and its identity is that of the index and
+// its shards (IdentityOfAll). A name that cannot be looked at just now is passed over.
 //
-// NOT_FOUND where the folder does not exist, UNAVAILABLE where it, or part of it, cannot be listed
-// just now; neither says that the files are gone. No entries and OK: the folder was seen empty.
+// NOT_FOUND where the folder does not exist, UNAVAILABLE where it cannot be listed just now;
+// neither says that the files are gone. No entries and OK: the folder was seen empty.
 absl::StatusOr<std::vector<FolderEntry>> ScanFolder(const std::string& folder);
 
 // Says that something in some folders may have changed. A hint: it can miss events (network file

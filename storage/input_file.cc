@@ -1,18 +1,20 @@
 #include "storage/input_file.h"
 
 #include <fcntl.h>
+#include <linux/openat2.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
-#include <system_error>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "base/escape.h"
 #include "base/status_macros.h"
 #include "storage/error.h"
+#include "storage/posix_error.h"
 
 namespace relight::storage {
 namespace {
@@ -20,24 +22,20 @@ namespace {
 // O_NONBLOCK: opening a FIFO that nobody writes to must not hang.
 constexpr int kOpenFlags = O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY;
 
-std::string ErrnoText(int error) { return std::generic_category().message(error); }
+// Follows symlinks that stay below the folder; where the kernel cannot say, none at all.
+int OpenBeneath(int folder_fd, const char* name) {
+  struct open_how how = {};
+  how.flags = kOpenFlags;
+  how.resolve = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS;
+  const long fd = ::syscall(SYS_openat2, folder_fd, name, &how, sizeof(how));
+  const bool unknown = fd < 0 && (errno == ENOSYS || errno == EPERM);
+  return unknown ? ::openat(folder_fd, name, kOpenFlags | O_NOFOLLOW) : static_cast<int>(fd);
+}
 
 std::string BaseName(const std::string& path) {
   const std::size_t slash = path.find_last_of('/');
   const std::string name = slash == std::string::npos ? path : path.substr(slash + 1);
   return name.empty() ? path : name;
-}
-
-absl::Time FromTimespec(const timespec& time) { return absl::TimeFromTimespec(time); }
-
-FileIdentity IdentityOf(const struct stat& status) {
-  FileIdentity identity;
-  identity.device = status.st_dev;
-  identity.inode = status.st_ino;
-  identity.size_bytes = static_cast<std::uint64_t>(std::max<off_t>(status.st_size, 0));
-  identity.modified = FromTimespec(status.st_mtim);
-  identity.changed = FromTimespec(status.st_ctim);
-  return identity;
 }
 
 std::string_view KindOf(mode_t mode) {
@@ -59,7 +57,7 @@ absl::StatusOr<InputFile> InputFile::Open(const std::string& path, std::uint64_t
   UniqueFd fd(::open(path.c_str(), kOpenFlags));
   if (!fd.valid()) {
     return MakeError(ErrorCode::kIoError,
-                     absl::StrCat(shown, ": cannot be opened: ", ErrnoText(errno)));
+                     absl::StrCat(shown, ": cannot be opened: ", ErrorText(errno)));
   }
   return Adopt(std::move(fd), std::move(shown), max_bytes);
 }
@@ -67,14 +65,18 @@ absl::StatusOr<InputFile> InputFile::Open(const std::string& path, std::uint64_t
 absl::StatusOr<InputFile> InputFile::OpenInFolder(int folder_fd, const std::string& name,
                                                   std::uint64_t max_bytes) {
   std::string shown = Escape(name);
-  UniqueFd fd(::openat(folder_fd, name.c_str(), kOpenFlags | O_NOFOLLOW));
+  UniqueFd fd(OpenBeneath(folder_fd, name.c_str()));
   if (!fd.valid()) {
     const int error = errno;
-    const ErrorCode code = error == ENOENT ? ErrorCode::kMissingRecord : ErrorCode::kIoError;
-    const std::string reason = error == ELOOP
-                                   ? "is a symlink, which an index may not name"
-                                   : absl::StrCat("cannot be opened: ", ErrnoText(error));
-    return MakeError(code, absl::StrCat(shown, ": ", reason));
+    if (error == EXDEV || error == ELOOP) {
+      return MakeError(
+          ErrorCode::kIndexInvalid,
+          absl::StrCat(shown,
+                       ": is a symlink that leads out of the folder of its index: put the "
+                       "file itself there"));
+    }
+    return MakeError(error == ENOENT ? ErrorCode::kMissingRecord : ErrorCode::kIoError,
+                     absl::StrCat(shown, ": cannot be opened: ", ErrorText(error)));
   }
   return Adopt(std::move(fd), std::move(shown), max_bytes);
 }
@@ -84,7 +86,7 @@ absl::StatusOr<InputFile> InputFile::Adopt(UniqueFd fd, std::string shown_name,
   struct stat status = {};
   if (::fstat(fd.get(), &status) != 0) {
     return MakeError(ErrorCode::kIoError,
-                     absl::StrCat(shown_name, ": cannot be examined: ", ErrnoText(errno)));
+                     absl::StrCat(shown_name, ": cannot be examined: ", ErrorText(errno)));
   }
   if (!S_ISREG(status.st_mode)) {
     return MakeError(ErrorCode::kNotACheckpoint,
@@ -112,7 +114,7 @@ absl::Status InputFile::ReadAt(std::uint64_t offset, absl::Span<std::byte> desti
     if (got < 0) {
       if (errno == EINTR) continue;
       return MakeError(ErrorCode::kIoError, absl::StrCat(shown_name_, ": reading at byte ", offset,
-                                                         " failed: ", ErrnoText(errno)));
+                                                         " failed: ", ErrorText(errno)));
     }
     if (got == 0) {
       return MakeError(
@@ -137,7 +139,7 @@ absl::Status InputFile::CheckUnchanged() const {
   struct stat status = {};
   if (::fstat(fd_.get(), &status) != 0) {
     return MakeError(ErrorCode::kIoError,
-                     absl::StrCat(shown_name_, ": cannot be examined: ", ErrnoText(errno)));
+                     absl::StrCat(shown_name_, ": cannot be examined: ", ErrorText(errno)));
   }
   if (IdentityOf(status) == identity_) return absl::OkStatus();
   return MakeError(ErrorCode::kIoError,
@@ -153,15 +155,6 @@ absl::Status InputFile::CheckContentUnchanged() const {
   const FileIdentity now = IdentityOf(status);
   const bool same = now.size_bytes == identity_.size_bytes && now.modified == identity_.modified;
   return same ? absl::OkStatus() : unchanged;
-}
-
-absl::StatusOr<FileIdentity> IdentifyFile(const std::string& path) {
-  struct stat status = {};
-  if (::stat(path.c_str(), &status) != 0) {
-    return MakeError(ErrorCode::kIoError, absl::StrCat(Escape(BaseName(path)),
-                                                       ": cannot be examined: ", ErrnoText(errno)));
-  }
-  return IdentityOf(status);
 }
 
 }  // namespace relight::storage

@@ -10,7 +10,7 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "base/unique_fd.h"
-#include "storage/checkpoint.h"
+#include "storage/file_identity.h"
 
 namespace relight::storage {
 
@@ -19,7 +19,8 @@ class InputFile {
  public:
   // Never blocks: a FIFO, device or folder of that name is refused (IO_ERROR).
   static absl::StatusOr<InputFile> Open(const std::string& path, std::uint64_t max_bytes);
-  // `name` is a single component in the folder `folder_fd`; a symlink of that name is refused.
+  // `name` is a single component in the folder `folder_fd`; a symlink of that name is followed as
+  // far as it stays in that folder (INDEX_INVALID where it leaves it).
   static absl::StatusOr<InputFile> OpenInFolder(int folder_fd, const std::string& name,
                                                 std::uint64_t max_bytes);
 

@@ -22,6 +22,7 @@ namespace {
 
 constexpr std::uint64_t kLengthBytes = 8;
 constexpr std::uint64_t kMaxHeaderBytes = 100'000'000;
+constexpr std::size_t kMaxMetadata = 65'536;
 
 struct DTypeCode {
   std::string_view code;
@@ -63,11 +64,13 @@ struct Record {
 // parsed document would hide.
 class HeaderHandler final : public nlohmann::json_sax<nlohmann::json> {
  public:
-  explicit HeaderHandler(std::uint64_t max_rank) : max_rank_(max_rank) {}
+  HeaderHandler(std::uint64_t max_rank, std::uint64_t max_entries)
+      : max_rank_(max_rank), max_entries_(max_entries) {}
 
   std::vector<Record> records;
   std::vector<std::pair<std::string, std::string>> metadata;
   std::string problem;
+  bool too_many = false;  // Why it was given up before its end.
 
   bool null() override { return Fail("holds a null"); }
   bool boolean(bool) override { return Fail("holds a boolean"); }
@@ -108,6 +111,7 @@ class HeaderHandler final : public nlohmann::json_sax<nlohmann::json> {
     if (depth_ == 1) return BeginMember(value);
     if (in_metadata_) {
       if (!metadata_names_.emplace(value, 0).second) return Fail("repeats a key of its metadata");
+      if (metadata.size() == kMaxMetadata) return FailForSize("texts of metadata", kMaxMetadata);
       metadata.emplace_back(std::move(value), "");
       return true;
     }
@@ -146,18 +150,25 @@ class HeaderHandler final : public nlohmann::json_sax<nlohmann::json> {
     problem = std::move(what);
     return false;
   }
+  bool FailForSize(std::string_view of_what, std::uint64_t limit) {
+    too_many = true;
+    return Fail(
+        absl::StrCat("names more than ", limit, " ", std::string(of_what), ", which is the limit"));
+  }
   bool BeginMember(std::string& name) {
     in_metadata_ = name == "__metadata__";
     if (!names_.emplace(name, 0).second) {
       return Fail(absl::StrCat("names ", Escape(name), " twice"));
     }
     if (in_metadata_) return true;
+    if (records.size() == max_entries_) return FailForSize("tensors", max_entries_);
     records.emplace_back();
     records.back().name = std::move(name);
     return true;
   }
 
   const std::uint64_t max_rank_;
+  const std::uint64_t max_entries_;
   int depth_ = 0;
   bool in_metadata_ = false;
   std::string field_;
@@ -170,7 +181,9 @@ class HeaderHandler final : public nlohmann::json_sax<nlohmann::json> {
 class SafetensorsReader {
  public:
   SafetensorsReader(const InputFile& file, const ReadOptions& options)
-      : file_(file), options_(options), handler_(options.limits.max_rank) {}
+      : file_(file),
+        options_(options),
+        handler_(options.limits.max_rank, options.limits.max_entries) {}
 
   absl::StatusOr<Contents> Read() {
     RELIGHT_RETURN_IF_ERROR(ReadHeader());
@@ -203,15 +216,10 @@ class SafetensorsReader {
     RELIGHT_ASSIGN_OR_RETURN(const std::string header, file_.ReadText(kLengthBytes, header_bytes));
     data_offset_ = kLengthBytes + header_bytes;
     if (!header.starts_with('{')) return Invalid("has a header that is no JSON object");
-    if (!nlohmann::json::sax_parse(header, &handler_)) {
-      return Invalid(absl::StrCat("its header ", handler_.problem));
-    }
-    if (handler_.records.size() > options_.limits.max_entries) {
-      return MakeError(ErrorCode::kLimitExceeded,
-                       absl::StrCat(file_.shown_name(), ": names ", handler_.records.size(),
-                                    " tensors, the limit is ", options_.limits.max_entries));
-    }
-    return absl::OkStatus();
+    if (nlohmann::json::sax_parse(header, &handler_)) return absl::OkStatus();
+    const std::string problem = absl::StrCat("its header ", handler_.problem);
+    if (!handler_.too_many) return Invalid(problem);
+    return MakeError(ErrorCode::kLimitExceeded, absl::StrCat(file_.shown_name(), ": ", problem));
   }
 
   // The tensors fill the data area without gap or overlap.

@@ -24,6 +24,7 @@ namespace {
 
 constexpr std::uint64_t kMaxIndexBytes = std::uint64_t{64} << 20;
 constexpr std::size_t kMaxShards = 10'000;
+constexpr std::size_t kMaxTensors = 1'048'576;
 constexpr int kMaxDepth = 16;
 
 // Takes "weight_map" out of the index as it is parsed, so that repeated keys are seen.
@@ -71,6 +72,9 @@ class IndexHandler final : public nlohmann::json_sax<nlohmann::json> {
       in_map_ = value == "weight_map";
       if (in_map_ && has_weight_map) return Fail("has two weight maps");
     } else if (depth_ == 2 && in_map_) {
+      if (weight_map.size() == kMaxTensors) {
+        return Fail(absl::StrCat("names more than ", kMaxTensors, " tensors, which is the limit"));
+      }
       if (!names_.emplace(value, 0).second) {
         return Fail(absl::StrCat("names ", Escape(value), " twice"));
       }

@@ -1,6 +1,10 @@
 #include "storage/snapshot_tree.h"
 
+#include <algorithm>
 #include <map>
+#include <set>
+#include <string>
+#include <string_view>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -51,7 +55,38 @@ NodeId CopyReplacing(Tree& tree, NodeId container, NodeId what, NodeId with) {
   return copy;
 }
 
+// What a module keeps beside its tensors is part of its state dict ("fc._extra_state"); an
+// optimizer that was saved into the same dict is not.
+bool IsModuleState(std::string_view key) { return key.ends_with("_extra_state"); }
+
+bool MixesOthersIn(const StateDict& state_dict) {
+  return std::any_of(state_dict.other_keys.begin(), state_dict.other_keys.end(),
+                     [](const std::string& key) { return !IsModuleState(key); });
+}
+
+// A copy of the state dict without what is neither a tensor nor a module's.
+NodeId CopyWithoutOthers(Tree& tree, const StateDict& state_dict) {
+  std::set<NodeId> tensors;
+  for (const StateDictEntry& entry : state_dict.entries) tensors.insert(entry.node);
+  const NodeId container = state_dict.container;
+  const NodeId copy = tree.Add(tree.kind(container));
+  const std::vector<std::pair<NodeId, NodeId>> pairs = tree.pairs(container);
+  for (const auto& [key, value] : pairs) {
+    const bool named = tree.Is(key, NodeKind::kString);
+    if (named && (tensors.contains(value) || IsModuleState(tree.text(key)))) {
+      tree.SetItem(copy, key, value);
+    }
+  }
+  if (tree.attributes(container) != kNoNode) tree.SetAttributes(copy, tree.attributes(container));
+  return copy;
+}
+
 }  // namespace
+
+bool HoldsMoreThanWeights(const Tree& source, const StateDict& state_dict) {
+  if (source.root() != state_dict.container) return true;
+  return !state_dict.from_module && MixesOthersIn(state_dict);
+}
 
 NodeId AddStateDict(Tree& tree, const std::vector<StateDictEntry>& entries) {
   const NodeId dict = tree.Add(NodeKind::kOrderedDict);
@@ -77,7 +112,10 @@ absl::StatusOr<SnapshotTree> MakeSnapshotTree(const Tree& source, const StateDic
                                               bool weights_only) {
   SnapshotTree snapshot{source, source.root()};
   if (!state_dict.from_module) {
-    if (weights_only) snapshot.root = state_dict.container;
+    if (weights_only) {
+      snapshot.root = MixesOthersIn(state_dict) ? CopyWithoutOthers(snapshot.tree, state_dict)
+                                                : state_dict.container;
+    }
     return snapshot;
   }
   Tree& tree = snapshot.tree;

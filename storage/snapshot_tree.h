@@ -17,13 +17,17 @@ struct SnapshotTree {
   NodeId root = kNoNode;
 };
 
-// The whole checkpoint as it was, with `weights_only` just its state dict. Where the weights came
-// from a module object, which no restricted unpickler would take, an OrderedDict of what its
-// state_dict() gives stands in its place (detached tensors under the file's own keys).
+// The whole checkpoint as it was, with `weights_only` just its state dict, without what a trainer
+// put among its tensors. Where the weights came from a module object, which no restricted unpickler
+// would take, an OrderedDict of what its state_dict() gives stands in its place (detached tensors
+// under the file's own keys).
 //
 // INVALID_ARGUMENT where that place cannot be reached through dicts, lists and tuples.
 absl::StatusOr<SnapshotTree> MakeSnapshotTree(const Tree& source, const StateDict& state_dict,
                                               bool weights_only);
+
+// Whether the checkpoint holds anything that a snapshot of the weights alone leaves out.
+bool HoldsMoreThanWeights(const Tree& source, const StateDict& state_dict);
 
 // Appends an OrderedDict of `entries` under their original keys to `tree`: detached copies of their
 // tensors, over the same storages.

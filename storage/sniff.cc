@@ -3,6 +3,7 @@
 #include <cstring>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
@@ -50,6 +51,14 @@ bool IsLegacyStream(std::string_view head) {
   return HasAt(head, framed ? 2 + kFrameBytes : 2, kMagic);
 }
 
+// What a file that will be one of ours looks like before it is: room that was set aside and not
+// written to yet, or the first few bytes.
+bool LooksUnwritten(std::string_view head) {
+  constexpr std::size_t kLongestStart = 24;
+  if (head.find_first_not_of('\0') == std::string_view::npos) return true;
+  return head.size() < kLongestStart && ("PK\x03\x04"sv.starts_with(head) || head[0] == '\x80');
+}
+
 bool LooksLikeIndex(std::string_view head, const std::string& path) {
   if (!path.ends_with(".json")) return false;
   const std::size_t first = head.find_first_not_of(" \t\r\n");
@@ -59,13 +68,15 @@ bool LooksLikeIndex(std::string_view head, const std::string& path) {
 }  // namespace
 
 absl::StatusOr<Format> SniffFormat(const InputFile& file, const std::string& path) {
-  const auto error = [&](ErrorCode code, std::string_view message) {
-    return MakeError(code, absl::StrCat(file.shown_name(), ": ", std::string(message)));
-  };
   constexpr std::uint64_t kHeadBytes = 512;
-  if (file.size_bytes() == 0) return error(ErrorCode::kEmptyFile, "is empty");
   RELIGHT_ASSIGN_OR_RETURN(const std::string head,
                            file.ReadText(0, std::min(kHeadBytes, file.size_bytes())));
+  const auto error = [&](ErrorCode code, std::string_view message) {
+    absl::Status status =
+        MakeError(code, absl::StrCat(file.shown_name(), ": ", std::string(message)));
+    return LooksUnwritten(head) ? MarkTorn(std::move(status), true) : status;
+  };
+  if (head.empty()) return error(ErrorCode::kEmptyFile, "is empty");
   if (HasAt(head, 0, "PK\x03\x04"sv)) return Format::kZip;
   if (HasAt(head, 0, "PK\x05\x06"sv)) {
     return error(ErrorCode::kMissingRecord, "is a zip file without entries");

@@ -102,13 +102,14 @@ class Finder {
   // Nullopt: nothing at `node` or below is a state dict. Calls itself at most kMaxLevels deep.
   absl::StatusOr<std::optional<Place>> Find(NodeId node, const std::string& location, int level) {
     if (IsModule(tree_, node) || HasMetadata(tree_, node)) return Place{node, location};
-    if (!tree_.IsDict(node) || level > kMaxLevels || fruitless_.contains(node)) return std::nullopt;
+    // Each node once, however many keys lead to it: what was found below it is told already.
+    if (!tree_.IsDict(node) || level > kMaxLevels || seen_.contains(node)) return std::nullopt;
     path_.push_back(node);
     RELIGHT_ASSIGN_OR_RETURN(std::optional<Place> below, FindBelow(node, location, level));
     path_.pop_back();
+    seen_.insert(node);
     if (below.has_value()) return below;
     if (HoldsTensorsByName(tree_, node)) return Place{node, location};
-    fruitless_.insert(node);
     return std::nullopt;
   }
 
@@ -143,7 +144,7 @@ class Finder {
   const Tree& tree_;
   const std::string& shown_name_;
   std::vector<NodeId> path_;
-  std::unordered_set<NodeId> fruitless_;
+  std::unordered_set<NodeId> seen_;
   std::vector<std::string> other_locations_;
 };
 

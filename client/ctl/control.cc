@@ -8,6 +8,7 @@
 #include "client/ctl/admin_json.h"
 #include "client/ctl/command.h"
 #include "client/ctl/output.h"
+#include "client/ctl/progress.h"
 
 namespace relight::ctl {
 namespace {
@@ -70,6 +71,12 @@ std::string Sentence(const ModelStatus& status) {
                       status.pinned_version == serving->version ? " (pinned)" : "");
 }
 
+// What `call` returns, which waits until the model is as it should be.
+template <typename Call>
+auto WaitForModel(const Session& session, Call call) {
+  return WithProgress(absl::StrCat("waiting for ", OneLine(session.positional(0))), call);
+}
+
 void PrintStatus(const Session& session, const ModelStatus& status) {
   if (session.json()) {
     session.PrintJson(ToJson(status));
@@ -80,8 +87,10 @@ void PrintStatus(const Session& session, const ModelStatus& status) {
 
 absl::Status Reload(Session& session) {
   RELIGHT_ASSIGN_OR_RETURN(AdminClient admin, session.ConnectAdmin());
-  RELIGHT_ASSIGN_OR_RETURN(const client::ReloadResult result,
-                           admin.Reload(session.positional(0), session.Call(kUsualTimeout)));
+  RELIGHT_ASSIGN_OR_RETURN(const client::ReloadResult result, WaitForModel(session, [&] {
+                             return admin.Reload(session.positional(0),
+                                                 session.Call(kUsualTimeout));
+                           }));
   if (session.json()) {
     nlohmann::ordered_json json = ToJson(result.status);
     json["swapped"] = result.swapped;
@@ -100,8 +109,10 @@ absl::Status Pin(Session& session) {
                                    "\", not a whole number from 0 on"));
   }
   RELIGHT_ASSIGN_OR_RETURN(AdminClient admin, session.ConnectAdmin());
-  RELIGHT_ASSIGN_OR_RETURN(const ModelStatus status,
-                           admin.Pin(session.positional(0), version, session.Call(kUsualTimeout)));
+  RELIGHT_ASSIGN_OR_RETURN(const ModelStatus status, WaitForModel(session, [&] {
+                             return admin.Pin(session.positional(0), version,
+                                              session.Call(kUsualTimeout));
+                           }));
   PrintStatus(session, status);
   return absl::OkStatus();
 }
@@ -112,8 +123,10 @@ using Method = absl::StatusOr<ModelStatus> (AdminClient::*)(const std::string&, 
 template <Method method>
 absl::Status RunMethod(Session& session) {
   RELIGHT_ASSIGN_OR_RETURN(AdminClient admin, session.ConnectAdmin());
-  RELIGHT_ASSIGN_OR_RETURN(const ModelStatus status,
-                           (admin.*method)(session.positional(0), session.Call(kUsualTimeout)));
+  RELIGHT_ASSIGN_OR_RETURN(const ModelStatus status, WaitForModel(session, [&] {
+                             return (admin.*method)(session.positional(0),
+                                                    session.Call(kUsualTimeout));
+                           }));
   PrintStatus(session, status);
   return absl::OkStatus();
 }

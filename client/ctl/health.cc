@@ -4,9 +4,11 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "base/escape.h"
 #include "base/status_macros.h"
 #include "client/ctl/command.h"
 #include "client/ctl/output.h"
+#include "client/ctl/progress.h"
 
 namespace relight::ctl {
 namespace {
@@ -60,10 +62,14 @@ absl::StatusOr<Health> WaitUntilServing(Session& session, Client& client,
         service,
         [&](Health changed) {
           health = changed;
-          return health != Health::kServing;
+          return health != Health::kServing && health != Health::kServiceUnknown;
         },
         options);
     if (health == Health::kServing) return health;
+    if (health == Health::kServiceUnknown) {
+      return absl::NotFoundError(
+          absl::StrCat(session.server(), " has no service \"", Escape(service), "\""));
+    }
     // A server on its way down answers at once: do not ask it without pause.
     absl::SleepFor(std::min(kPause, deadline - absl::Now()));
   } while (may_pass() && absl::Now() < deadline);
@@ -78,10 +84,13 @@ absl::StatusOr<Health> WaitUntilServing(Session& session, Client& client,
 absl::Status CheckHealth(Session& session) {
   RELIGHT_ASSIGN_OR_RETURN(Client client, session.ConnectServer());
   const std::string service = session.arguments().Get("service").value_or("");
-  RELIGHT_ASSIGN_OR_RETURN(const Health health,
-                           session.arguments().Has("wait")
-                               ? WaitUntilServing(session, client, service)
-                               : client.CheckHealth(service, session.Call(kUsualTimeout)));
+  RELIGHT_ASSIGN_OR_RETURN(
+      const Health health,
+      WithProgress(absl::StrCat("waiting for ", OneLine(session.server())), [&] {
+        return session.arguments().Has("wait")
+                   ? WaitUntilServing(session, client, service)
+                   : client.CheckHealth(service, session.Call(kUsualTimeout));
+      }));
   if (session.json()) {
     session.PrintJson({{"service", service}, {"status", std::string(Name(health))}});
   } else {

@@ -11,6 +11,7 @@
 #include "client/ctl/infer_input.h"
 #include "client/ctl/npy.h"
 #include "client/ctl/output.h"
+#include "client/ctl/progress.h"
 #include "client/ctl/tensor_json.h"
 
 namespace relight::ctl {
@@ -57,6 +58,11 @@ absl::StatusOr<InferRequest> MakeRequest(Session& session, client::Client& clien
       client.ModelMetadata(request.model, request.version, session.Call(kUsualTimeout)));
   RELIGHT_ASSIGN_OR_RETURN(request.inputs, ReadInputs(options, metadata));
   return request;
+}
+
+absl::StatusOr<InferResponse> Ask(Session& session, client::Client& client) {
+  RELIGHT_ASSIGN_OR_RETURN(InferRequest request, MakeRequest(session, client));
+  return client.Infer(std::move(request), session.Call(kUsualTimeout));
 }
 
 Json ResponseToJson(const InferResponse& response) {
@@ -119,9 +125,10 @@ absl::Status SaveOutputs(const Session& session, const InferResponse& response) 
 
 absl::Status Infer(Session& session) {
   RELIGHT_ASSIGN_OR_RETURN(client::Client client, session.ConnectServer());
-  RELIGHT_ASSIGN_OR_RETURN(InferRequest request, MakeRequest(session, client));
-  RELIGHT_ASSIGN_OR_RETURN(const InferResponse response,
-                           client.Infer(std::move(request), session.Call(kUsualTimeout)));
+  RELIGHT_ASSIGN_OR_RETURN(
+      const InferResponse response,
+      WithProgress(absl::StrCat("waiting for ", OneLine(session.positional(0))),
+                   [&] { return Ask(session, client); }));
   if (session.json()) {
     session.PrintJson(ResponseToJson(response));
   } else {

@@ -5,6 +5,7 @@
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
+#include <nlohmann/json.hpp>
 #include <system_error>
 
 #include "absl/strings/str_cat.h"
@@ -29,7 +30,8 @@ names and shapes, so what had to be guessed carries a comment that begins with "
 the checkpoint is executed, and no server is asked.
 
 Prints the draft, or writes it to --output: a file, or a folder to put model.textproto into. A file
-that exists is never overwritten.
+that exists is never overwritten. With --json it prints {"path": ..., "model_textproto": ...}, where
+the path is null without --output.
 
 examples:
   relightctl init checkpoint.pt
@@ -100,13 +102,19 @@ absl::StatusOr<std::string> Draft(const Session& session) {
 absl::Status Init(Session& session) {
   RELIGHT_ASSIGN_OR_RETURN(const std::string text, Draft(session));
   const std::optional<std::string> output = session.arguments().Get("output");
-  if (!output.has_value()) {
-    session.Print(text);
-    return absl::OkStatus();
+  nlohmann::ordered_json json = {{"path", nullptr}, {"model_textproto", text}};
+  std::string report = text;
+  if (output.has_value()) {
+    const std::string path = OutputPath(*output);
+    RELIGHT_RETURN_IF_ERROR(WriteNew(path, text));
+    json["path"] = path;
+    report = absl::StrCat("wrote ", Printable(path), "\n");
   }
-  const std::string path = OutputPath(*output);
-  RELIGHT_RETURN_IF_ERROR(WriteNew(path, text));
-  session.Print(absl::StrCat("wrote ", Printable(path), "\n"));
+  if (session.json()) {
+    session.PrintJson(json);
+  } else {
+    session.Print(report);
+  }
   return absl::OkStatus();
 }
 

@@ -1,14 +1,11 @@
 #include "client/ctl/output.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <array>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
-#include "absl/time/clock.h"
 #include "base/escape.h"
 
 namespace relight::ctl {
@@ -16,9 +13,6 @@ namespace {
 
 constexpr std::size_t kShortDigestDigits = 12;
 constexpr std::size_t kMaxTextBytes = 64 * 1024;
-constexpr int kBarWidth = 30;
-constexpr absl::Duration kPatience = absl::Seconds(1);
-constexpr absl::Duration kRedrawInterval = absl::Milliseconds(100);
 
 std::string_view Code(Color color) {
   switch (color) {
@@ -45,10 +39,19 @@ std::size_t Width(std::string_view text) {
   }));
 }
 
+// Whether the last of two characters ends a C1 control (U+0080..U+009F), which some terminals obey
+// as they obey ESC and a letter.
+bool EndsC1Control(char lead, char last) {
+  return lead == '\xC2' && static_cast<unsigned char>(last) < 0xA0;
+}
+
 bool IsClean(std::string_view text) {
-  return IsUtf8(text) && std::none_of(text.begin(), text.end(), [](char c) {
-           return (static_cast<unsigned char>(c) < 0x20 && c != '\n') || c == 0x7F;
-         });
+  if (!IsUtf8(text)) return false;
+  char before = '\0';
+  return std::none_of(text.begin(), text.end(), [&](char c) {
+    const bool c1 = EndsC1Control(std::exchange(before, c), c);
+    return (static_cast<unsigned char>(c) < 0x20 && c != '\n') || c == 0x7F || c1;
+  });
 }
 
 }  // namespace
@@ -125,32 +128,5 @@ std::string ShortDigest(std::string_view digest) {
 }
 
 std::string OrDash(std::string_view text) { return text.empty() ? "-" : std::string(text); }
-
-std::string RenderProgress(std::string_view name, std::uint64_t done_bytes,
-                           std::uint64_t total_bytes) {
-  if (total_bytes == 0) return absl::StrCat(std::string(name), "  ", FormatBytes(done_bytes));
-  const double share =
-      std::min(1.0, static_cast<double>(done_bytes) / static_cast<double>(total_bytes));
-  const auto filled = static_cast<std::size_t>(share * kBarWidth);
-  return absl::StrFormat("%s  [%s%s]  %3d%%  %s of %s", std::string(name), std::string(filled, '#'),
-                         std::string(kBarWidth - filled, ' '), static_cast<int>(share * 100),
-                         FormatBytes(done_bytes), FormatBytes(total_bytes));
-}
-
-ProgressBar::ProgressBar(std::string name)
-    : name_(std::move(name)), enabled_(isatty(STDERR_FILENO) == 1), started_(absl::Now()) {}
-
-ProgressBar::~ProgressBar() {
-  if (drawn_ != absl::InfinitePast()) std::fputs("\r\x1b[K", stderr);
-}
-
-void ProgressBar::Update(std::uint64_t done_bytes, std::uint64_t total_bytes) {
-  const absl::Time now = absl::Now();
-  if (!enabled_ || now - started_ < kPatience || now - drawn_ < kRedrawInterval) return;
-  drawn_ = now;
-  std::fputs(absl::StrCat("\r\x1b[K", RenderProgress(name_, done_bytes, total_bytes)).c_str(),
-             stderr);
-  std::fflush(stderr);
-}
 
 }  // namespace relight::ctl

@@ -1,4 +1,4 @@
-// What people read on a terminal: tables, colours, sizes and ages, a progress bar.
+// What people read on a terminal: tables, colours, sizes and ages.
 #ifndef RELIGHT_CLIENT_CTL_OUTPUT_H_
 #define RELIGHT_CLIENT_CTL_OUTPUT_H_
 
@@ -51,28 +51,6 @@ std::string FormatLocalTime(absl::Time time);      // Local, to the second.
 std::string FormatTimeForJson(absl::Time time);    // RFC 3339, UTC, to the millisecond.
 std::string ShortDigest(std::string_view digest);  // The first 12 digits; "-" for none.
 std::string OrDash(std::string_view text);
-
-// Draws "name  [#####     ]  52%  1.0 GiB of 2.0 GiB" on stderr, once a second has passed and only
-// where stderr is a terminal. Erases itself.
-class ProgressBar {
- public:
-  explicit ProgressBar(std::string name);
-  ~ProgressBar();
-  ProgressBar(const ProgressBar&) = delete;
-  ProgressBar& operator=(const ProgressBar&) = delete;
-
-  void Update(std::uint64_t done_bytes, std::uint64_t total_bytes);
-
- private:
-  const std::string name_;
-  const bool enabled_;
-  const absl::Time started_;
-  absl::Time drawn_ = absl::InfinitePast();
-};
-
-// The bar's text at a width of its own; pure.
-std::string RenderProgress(std::string_view name, std::uint64_t done_bytes,
-                           std::uint64_t total_bytes);
 
 }  // namespace relight::ctl
 

@@ -6,6 +6,7 @@
 #include "client/ctl/admin_json.h"
 #include "client/ctl/command.h"
 #include "client/ctl/output.h"
+#include "client/ctl/progress.h"
 
 namespace relight::ctl {
 namespace {
@@ -56,10 +57,10 @@ absl::Status Snapshot(Session& session) {
   RELIGHT_ASSIGN_OR_RETURN(client::AdminClient admin, session.ConnectAdmin());
   absl::StatusOr<SnapshotResult> result = absl::UnknownError("");
   {
-    ProgressBar bar(absl::StrCat("snapshot of ", OneLine(session.positional(0))));
+    ProgressBar progress(absl::StrCat("snapshot of ", OneLine(session.positional(0))));
     result = admin.Snapshot(
         session.positional(0), options,
-        [&](std::uint64_t written, std::uint64_t total) { bar.Update(written, total); },
+        [&](std::uint64_t written, std::uint64_t total) { progress.Update(written, total); },
         session.Call(absl::InfiniteDuration()));
   }
   RELIGHT_RETURN_IF_ERROR(result.status());

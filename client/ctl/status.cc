@@ -10,6 +10,7 @@
 #include "client/ctl/admin_json.h"
 #include "client/ctl/command.h"
 #include "client/ctl/output.h"
+#include "client/ctl/progress.h"
 
 namespace relight::ctl {
 namespace {
@@ -185,9 +186,10 @@ std::string Details(const ModelStatus& status, bool color) {
 absl::Status Status(Session& session) {
   const bool one = !session.arguments().positionals().empty();
   RELIGHT_ASSIGN_OR_RETURN(client::AdminClient admin, session.ConnectAdmin());
-  RELIGHT_ASSIGN_OR_RETURN(
-      const ServerStatus status,
-      admin.GetStatus(one ? session.positional(0) : "", session.Call(kUsualTimeout)));
+  RELIGHT_ASSIGN_OR_RETURN(const ServerStatus status, WithProgress("waiting for the status", [&] {
+                             return admin.GetStatus(one ? session.positional(0) : "",
+                                                    session.Call(kUsualTimeout));
+                           }));
   if (session.json()) {
     session.PrintJson(ToJson(status));
     return absl::OkStatus();
@@ -230,10 +232,12 @@ absl::Status History(Session& session) {
     return UsageError("--limit is above 4294967295");
   }
   RELIGHT_ASSIGN_OR_RETURN(client::AdminClient admin, session.ConnectAdmin());
-  RELIGHT_ASSIGN_OR_RETURN(
-      const std::vector<HistoryEntry> entries,
-      admin.GetHistory(session.positional(0), static_cast<std::uint32_t>(limit.value_or(0)),
-                       session.Call(kUsualTimeout)));
+  RELIGHT_ASSIGN_OR_RETURN(const std::vector<HistoryEntry> entries,
+                           WithProgress("waiting for the history", [&] {
+                             return admin.GetHistory(session.positional(0),
+                                                     static_cast<std::uint32_t>(limit.value_or(0)),
+                                                     session.Call(kUsualTimeout));
+                           }));
   if (session.json()) {
     nlohmann::ordered_json array = nlohmann::ordered_json::array();
     for (const HistoryEntry& entry : entries) array.push_back(ToJson(entry));

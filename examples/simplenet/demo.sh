@@ -70,11 +70,11 @@ ask --json >"$work/first.json"
 
 step '3. Push a newer checkpoint while four clients ask without pause.'
 for asker in 1 2 3 4; do
+  : >"$work/answers.$asker"
   (
     while [ ! -e "$work/stop" ]; do
       if answer=$(ask --json 2>&1); then
-        printf '%s\n' "$answer" | tr -d '\n' >>"$work/answers.$asker"
-        printf '\n' >>"$work/answers.$asker"
+        printf '%s\n' "$(printf '%s' "$answer" | tr -d '\n')" >>"$work/answers.$asker"
       else
         printf '%s\n' "$answer" >>"$work/failures"
       fi
@@ -82,21 +82,60 @@ for asker in 1 2 3 4; do
   ) &
   askers="$askers $!"
 done
+version() { sed -n 's/.*"version": *"\{0,1\}\([0-9]*\).*/\1/p' "$1" | head -n 1; }
+# answered COUNT VERSION: waits until each client has COUNT answers more than now, the last of which
+# must come from VERSION.
+answered() {
+  for asker in 1 2 3 4; do
+    wanted=$(($(grep -c '' "$work/answers.$asker" || true) + $1))
+    waited=0
+    until [ "$(grep -c '' "$work/answers.$asker" || true)" -ge "$wanted" ]; do
+      [ ! -e "$work/failures" ] || { cat "$work/failures" >&2; fail 'requests failed'; }
+      waited=$((waited + 1))
+      [ "$waited" -lt 600 ] || fail "client $asker got no answer within a minute"
+      sleep 0.1
+    done
+    tail -n 1 "$work/answers.$asker" >"$work/last"
+    [ "$(version "$work/last")" = "$2" ] ||
+      fail "version $(version "$work/last") answered client $asker, not $2"
+  done
+}
+answered 1 100
 show cp "$here/checkpoints/step-000200.pt" "$watched/"
 show "$relightctl" reload simplenet
+answered 2 200 # The second is to a request that was made after the swap.
 ask
 ask --json >"$work/second.json"
 cmp -s "$work/first.json" "$work/second.json" && fail 'the answers did not change'
-version() { sed -n 's/.*"version": *"\{0,1\}\([0-9]*\).*/\1/p' "$1" | head -n 1; }
 [ "$(version "$work/first.json")" = 100 ] || fail "the first answer names version $(version "$work/first.json"), not 100"
 [ "$(version "$work/second.json")" = 200 ] || fail "the second answer names version $(version "$work/second.json"), not 200"
 touch "$work/stop"
 for pid in $askers; do wait "$pid" || fail 'a client crashed'; done
 askers=''
 [ ! -e "$work/failures" ] || { cat "$work/failures" >&2; fail 'requests failed during the swap'; }
-printf '%s answers came from version 100 and %s from version 200; none failed.\n' \
-  "$(cat "$work"/answers.* | grep -c '"version": *"\{0,1\}100')" \
-  "$(cat "$work"/answers.* | grep -c '"version": *"\{0,1\}200')"
+# Each answer must be what its version answered when it was asked alone: version, generation and
+# digest to the letter, the numbers up to what a batch with others may round.
+for name in first second; do
+  tr -d '\n' <"$work/$name.json"
+  echo
+done >"$work/expected"
+awk '
+  function who(line) { sub(/"outputs".*/, "", line); return line }
+  function numbers(line, into) { sub(/.*"data":/, "", line); return split(line, into, /[^-+.0-9eE]+/) }
+  function same(line, expected,   a, b, n, i) {
+    n = numbers(line, a)
+    if (n != numbers(expected, b)) return 0
+    for (i = 1; i <= n; i++) if ((a[i] - b[i]) ^ 2 > 1e-8 * (1 + b[i] ^ 2)) return 0
+    return 1
+  }
+  NR <= 2 { expected[NR] = $0; next }
+  who($0) == who(expected[1]) && same($0, expected[1]) { old++; next }
+  who($0) == who(expected[2]) && same($0, expected[2]) { new++; next }
+  { print "neither version answers so: " $0 > "/dev/stderr"; wrong++ }
+  END {
+    printf "%d answers came from version 100 and %d from version 200; none failed.\n", old, new
+    exit !(old && new && !wrong)
+  }' "$work/expected" "$work"/answers.* || fail 'not every answer was right, or a version gave none'
 
 step '4. Push a broken one: cut in the middle.'
 head -c 2000 "$here/checkpoints/step-000200.pt" >"$work/step-000300.pt"

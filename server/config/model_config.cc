@@ -1,5 +1,6 @@
 #include "server/config/model_config.h"
 
+#include <algorithm>
 #include <charconv>
 #include <cstddef>
 #include <cstdint>
@@ -9,6 +10,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "base/checked_math.h"
 #include "base/escape.h"
 #include "base/status_macros.h"
 #include "relight/v1/model_config.pb.h"
@@ -16,6 +18,7 @@
 #include "server/config/config_file.h"
 #include "server/config/graph_reader.h"
 #include "server/config/text_proto.h"
+#include "server/network/free_dims.h"
 
 namespace relight::config {
 namespace {
@@ -163,6 +166,20 @@ std::string Reader::BatchingObstacle() const {
   return "some input or output has no free (-1) first dimension";
 }
 
+// Of one row; every free dimension may be 1.
+std::uint64_t LeastRequestBytes(const std::vector<TensorSpec>& inputs) {
+  std::uint64_t sum = 0;
+  for (const TensorSpec& input : inputs) {
+    std::optional<std::uint64_t> bytes = ItemSize(input.dtype);
+    for (const std::int64_t size : input.shape) {
+      if (bytes.has_value())
+        bytes = CheckedMul<std::uint64_t>(*bytes, size < 0 ? 1 : static_cast<std::uint64_t>(size));
+    }
+    sum += bytes.value_or(0);
+  }
+  return sum;
+}
+
 void Reader::ReadBatching() {
   const Place place = place_.In("batching", proto_.batching());
   ReadMaxBatchSize(place);
@@ -225,8 +242,11 @@ void Reader::ReadQueue(const Place& place) {
   }
   if (batching.has_max_queue_bytes()) {
     out.max_queue_bytes = batching.max_queue_bytes();
-    if (out.max_queue_bytes == 0) {
-      errors_.Add(place.Line("max_queue_bytes"), "max_queue_bytes is 0, the least is 1");
+    const std::uint64_t least = std::max<std::uint64_t>(LeastRequestBytes(config_.inputs), 1);
+    if (out.max_queue_bytes < least) {
+      errors_.Add(place.Line("max_queue_bytes"),
+                  absl::StrCat("max_queue_bytes is ", out.max_queue_bytes, ", the least is ", least,
+                               ": what one request takes"));
     }
   }
 }
@@ -332,7 +352,14 @@ void Reader::ReadWarmUp() {
     }
     out.batch_sizes.push_back(size);
   }
-  if (!warm_up.has_free_dim()) return;
+  if (!warm_up.has_free_dim()) {
+    if (const auto* network = std::get_if<network::Network>(&config_.graph)) {
+      const std::optional<std::int64_t> rows =
+          most > 0 ? std::optional(std::int64_t{1}) : std::nullopt;
+      out.free_dim = network::SmallestFreeDim(*network, rows);
+    }
+    return;
+  }
   out.free_dim = warm_up.free_dim();
   if (out.free_dim < 1 || out.free_dim > kLargestFreeDim) {
     errors_.Add(place.Line("free_dim"), absl::StrCat("warm_up: free_dim is ", out.free_dim,

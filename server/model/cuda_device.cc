@@ -24,7 +24,17 @@ absl::Status ToStatus(cudaError_t error, const char* call) {
   cudaGetLastError();  // Leaves nothing behind for LibTorch to trip over.
   const std::string message = absl::StrCat(call, ": ", cudaGetErrorString(error));
   return error == cudaErrorMemoryAllocation ? absl::ResourceExhaustedError(message)
-                                            : absl::InternalError(message);
+                                            : absl::UnavailableError(message);
+}
+
+// Runs `body` with device `index` as the current one; LibTorch's guard may throw.
+template <typename Body>
+auto OnDevice(c10::DeviceIndex index, Body&& body) -> decltype(body()) {
+  return WithoutExceptions(absl::StrCat("using cuda:", static_cast<int>(index)),
+                           absl::StatusCode::kUnavailable, [&] {
+                             const c10::cuda::CUDAGuard guard(index);
+                             return body();
+                           });
 }
 
 class CudaStreamScope final : public StreamScope {
@@ -49,12 +59,13 @@ class CudaDevice final : public Device {
 
   absl::StatusOr<std::shared_ptr<std::byte>> AllocateHost(std::size_t size_bytes) override {
     RELIGHT_RETURN_IF_ERROR(CheckFits(size_bytes, ReadAvailableMemory()));
-    const c10::cuda::CUDAGuard guard(index_);
     void* memory = nullptr;
     // Portable: page-locked for every device, since a host block may outlive a device's choice.
-    RELIGHT_RETURN_IF_ERROR(ToStatus(
-        cudaHostAlloc(&memory, std::max<std::size_t>(size_bytes, 1), cudaHostAllocPortable),
-        "cudaHostAlloc"));
+    RELIGHT_RETURN_IF_ERROR(OnDevice(index_, [&] {
+      return ToStatus(
+          cudaHostAlloc(&memory, std::max<std::size_t>(size_bytes, 1), cudaHostAllocPortable),
+          "cudaHostAlloc");
+    }));
     std::memset(memory, 0, size_bytes);
     return std::shared_ptr<std::byte>(static_cast<std::byte*>(memory),
                                       [](std::byte* block) { cudaFreeHost(block); });
@@ -65,23 +76,13 @@ class CudaDevice final : public Device {
   }
 
   absl::StatusOr<std::shared_ptr<std::byte>> AllocateDevice(std::size_t size_bytes) override {
-    const c10::cuda::CUDAGuard guard(index_);
-    std::size_t free_bytes = 0;
-    std::size_t total_bytes = 0;
-    RELIGHT_RETURN_IF_ERROR(ToStatus(cudaMemGetInfo(&free_bytes, &total_bytes), "cudaMemGetInfo"));
-    if (size_bytes > free_bytes) {
-      return absl::ResourceExhaustedError(
-          absl::StrCat("weights need ", size_bytes, " bytes on ", name_, ", but only ", free_bytes,
-                       " of ", total_bytes, " are free; free memory there, or set arenas: 1"));
-    }
     void* memory = nullptr;
     RELIGHT_RETURN_IF_ERROR(
-        ToStatus(cudaMalloc(&memory, std::max<std::size_t>(size_bytes, 1)), "cudaMalloc"));
-    const c10::DeviceIndex index = index_;
-    return std::shared_ptr<std::byte>(static_cast<std::byte*>(memory), [index](std::byte* block) {
-      const c10::cuda::CUDAGuard free_guard(index);
-      cudaFree(block);
-    });
+        OnDevice(index_, [&]() -> absl::Status { return AllocateOnIt(size_bytes, memory); }));
+    return std::shared_ptr<std::byte>(
+        static_cast<std::byte*>(memory), [index = index_](std::byte* block) {
+          OnDevice(index, [block] { return ToStatus(cudaFree(block), "cudaFree"); }).IgnoreError();
+        });
   }
 
   absl::Status CopyToDevice(void* to, const void* from, std::size_t size_bytes,
@@ -95,8 +96,9 @@ class CudaDevice final : public Device {
   }
 
   absl::Status Synchronize(Stream stream) override {
-    const c10::cuda::CUDAGuard guard(index_);
-    return ToStatus(cudaStreamSynchronize(Of(stream).stream()), "cudaStreamSynchronize");
+    return OnDevice(index_, [&] {
+      return ToStatus(cudaStreamSynchronize(Of(stream).stream()), "cudaStreamSynchronize");
+    });
   }
 
   std::unique_ptr<StreamScope> Use(Stream stream) override {
@@ -108,12 +110,25 @@ class CudaDevice final : public Device {
     return stream == Stream::kCompute ? compute_ : load_;
   }
 
+  absl::Status AllocateOnIt(std::size_t size_bytes, void*& memory) const {
+    std::size_t free_bytes = 0;
+    std::size_t total_bytes = 0;
+    RELIGHT_RETURN_IF_ERROR(ToStatus(cudaMemGetInfo(&free_bytes, &total_bytes), "cudaMemGetInfo"));
+    if (size_bytes > free_bytes) {
+      return absl::ResourceExhaustedError(
+          absl::StrCat("weights need ", size_bytes, " bytes on ", name_, ", but only ", free_bytes,
+                       " of ", total_bytes, " are free; free memory there, or set arenas: 1"));
+    }
+    return ToStatus(cudaMalloc(&memory, std::max<std::size_t>(size_bytes, 1)), "cudaMalloc");
+  }
+
   absl::Status Copy(void* to, const void* from, std::size_t size_bytes, cudaMemcpyKind kind,
                     Stream stream) {
     if (size_bytes == 0) return absl::OkStatus();
-    const c10::cuda::CUDAGuard guard(index_);
-    return ToStatus(cudaMemcpyAsync(to, from, size_bytes, kind, Of(stream).stream()),
-                    "cudaMemcpyAsync");
+    return OnDevice(index_, [&] {
+      return ToStatus(cudaMemcpyAsync(to, from, size_bytes, kind, Of(stream).stream()),
+                      "cudaMemcpyAsync");
+    });
   }
 
   const c10::DeviceIndex index_;

@@ -19,11 +19,22 @@ constexpr std::size_t kMaxSentenceBytes = 400;
 struct Failure {
   std::string sentence;
   bool out_of_memory = false;
+  bool of_the_device = false;  // Which may come back.
 };
 
 bool SaysOutOfMemory(const std::string& what) {
   return absl::StrContains(what, "out of memory") || absl::StrContains(what, "not enough memory") ||
          absl::StrContains(what, "can't allocate memory");
+}
+
+bool BlamesTheDevice(const std::string& sentence) {
+  return absl::StrContains(sentence, "CUDA error") ||
+         absl::StrContains(sentence, "CUBLAS_STATUS") ||
+         absl::StrContains(sentence, "CUDNN_STATUS");
+}
+
+Failure Describe(const std::string& what) {
+  return {TorchSentence(what), SaysOutOfMemory(what), BlamesTheDevice(what)};
 }
 
 Failure CurrentFailure() {
@@ -32,10 +43,9 @@ Failure CurrentFailure() {
   } catch (const std::bad_alloc&) {
     return {"out of memory", true};
   } catch (const c10::Error& error) {
-    const std::string what = error.what_without_backtrace();
-    return {TorchSentence(what), SaysOutOfMemory(what)};
+    return Describe(error.what_without_backtrace());
   } catch (const std::exception& error) {
-    return {TorchSentence(error.what()), SaysOutOfMemory(error.what())};
+    return Describe(error.what());
   } catch (...) {
     return {"an exception of unknown type", false};
   }
@@ -70,14 +80,19 @@ std::string TorchSentence(std::string_view what) {
 
 absl::Status StatusOfCurrentException(std::string_view doing, absl::StatusCode code) {
   const Failure failure = CurrentFailure();
-  return absl::Status(failure.out_of_memory ? absl::StatusCode::kResourceExhausted : code,
-                      absl::StrCat(std::string(doing), ": ", failure.sentence));
+  if (failure.out_of_memory) {
+    code = absl::StatusCode::kResourceExhausted;
+  } else if (failure.of_the_device) {
+    code = absl::StatusCode::kUnavailable;
+  }
+  return absl::Status(code, absl::StrCat(std::string(doing), ": ", failure.sentence));
 }
 
 absl::Status StatusOfForwardException(bool has_free_dimensions) {
   const Failure failure = CurrentFailure();
   const std::string message = absl::StrCat("the forward failed: ", failure.sentence);
   if (failure.out_of_memory) return absl::ResourceExhaustedError(message);
+  if (failure.of_the_device) return absl::UnavailableError(message);
   if (BlamesTheInput(failure.sentence, has_free_dimensions)) {
     return absl::InvalidArgumentError(message);
   }

@@ -14,11 +14,12 @@ namespace relight::model {
 std::string TorchSentence(std::string_view what);
 
 // The status of the exception being handled, as "`doing`: <sentence>". RESOURCE_EXHAUSTED where
-// memory ran out, else `code`. Call inside a catch block only.
+// memory ran out, UNAVAILABLE where the device failed, else `code`. Call inside a catch block only.
 absl::Status StatusOfCurrentException(std::string_view doing, absl::StatusCode code);
 
 // The same for a forward: INVALID_ARGUMENT where the caller's shapes (possible only where
-// `has_free_dimensions`) or indices are at fault, else INTERNAL.
+// `has_free_dimensions`) or indices are at fault, the same for memory and the device, else
+// INTERNAL.
 absl::Status StatusOfForwardException(bool has_free_dimensions);
 
 // Calls `body`, which returns a Status or a StatusOr, and turns what it throws into one.

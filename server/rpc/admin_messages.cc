@@ -164,7 +164,7 @@ serving::SnapshotRequest FromMessage(const v1::SnapshotRequest& request) {
   serving::SnapshotRequest out;
   out.model = request.model();
   out.path = request.path();
-  if (request.version() != 0) out.version = request.version();
+  if (request.has_version()) out.version = request.version();
   out.overwrite = request.overwrite();
   out.weights_only = request.weights_only();
   out.lossless = request.lossless();

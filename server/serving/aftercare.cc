@@ -70,7 +70,7 @@ void SetTrainingStateAside(const VersionRecord& record,
 }  // namespace
 
 bool HoldsMoreThanWeights(const VersionRecord& record) {
-  return record.tree->root() != record.state_dict.container;
+  return storage::HoldsMoreThanWeights(*record.tree, record.state_dict);
 }
 
 bool WeightsNeedNothingElse(const VersionRecord& record) {

@@ -26,14 +26,15 @@ std::vector<std::string> NamesOf(absl::Span<const ParameterSpec> parameters) {
 // Why a status that is not the storage layer's own ended a load.
 Verdict ClassifyOther(const absl::Status& status) {
   switch (status.code()) {
-    case absl::StatusCode::kInvalidArgument:
-    case absl::StatusCode::kFailedPrecondition:
-    case absl::StatusCode::kUnimplemented:
-    case absl::StatusCode::kOutOfRange:
-      return Verdict::kRefused;
-    default:
-      // Memory, devices, I/O.
+    // Memory, devices, I/O, and loads that are no longer wanted.
+    case absl::StatusCode::kResourceExhausted:
+    case absl::StatusCode::kUnavailable:
+    case absl::StatusCode::kDeadlineExceeded:
+    case absl::StatusCode::kAborted:
+    case absl::StatusCode::kCancelled:
       return Verdict::kTransient;
+    default:
+      return Verdict::kRefused;
   }
 }
 
@@ -101,7 +102,8 @@ class Load {
                              storage::Checkpoint::Open(order_.path, options));
     result_.identity = checkpoint.identity();
     loaded_.checkpoint = std::make_shared<const storage::Checkpoint>(std::move(checkpoint));
-    if (loaded_.checkpoint->summary().crc_absent && !order_.settled) {
+    const bool settled = order_.settled && result_.identity == order_.listed;
+    if (loaded_.checkpoint->summary().crc_absent && !settled) {
       result_.verdict = Verdict::kUnsettled;
       return absl::UnavailableError(
           absl::StrCat("has no checksums and was written less than ",
@@ -173,7 +175,7 @@ class Load {
     served->generation = order_.generation;
     served->weights_digest = std::make_shared<const std::string>(loaded_.digest.ToHex());
     served->model = std::move(model);
-    served->counters = MakeVersionCounters();
+    served->counters = order_.counters;
     loaded_.served = std::move(served);
     return absl::OkStatus();
   }

@@ -34,8 +34,11 @@ struct LoadOrder {
   std::string path = {};
   std::int64_t version = 0;
   std::uint64_t generation = 0;
-  // Whether a file without checksums may be taken.
+  // Whether a file without checksums may be taken, where it still is what it was when that was
+  // found.
   bool settled = true;
+  storage::FileIdentity listed = {};
+  std::shared_ptr<VersionCounters> counters = {};
   // Weights with this digest are not bound: they serve already.
   std::optional<storage::WeightsDigest> unchanged = {};
 };

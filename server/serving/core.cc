@@ -9,6 +9,7 @@
 #include <system_error>
 #include <utility>
 
+#include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "base/escape.h"
@@ -27,6 +28,8 @@ constexpr absl::Duration kAdminWait = absl::Minutes(10);
 constexpr int kRoundsWithoutThreads = 16;
 // What is due at once is not asked for in a loop.
 constexpr absl::Duration kShortestRound = absl::Milliseconds(2);
+
+constexpr char kDraining[] = "the server is draining";
 
 absl::Status UnknownModel(std::string_view model) {
   return absl::NotFoundError(absl::StrCat("unknown model ", Escape(model)));
@@ -80,14 +83,18 @@ Core::Core(const CoreOptions& options, model::GraphFactory& factory, const Clock
                     [](std::function<void()> job) { job(); },
                     storage::SerialFor,
                     [this] { watcher_->Wake(); },
-                    SpoolFolder(options.state_dir)},
+                    SpoolFolder(options.state_dir),
+                    options.snapshot_dir},
       pins_(std::move(pins)) {
   if (threads == Threads::kNone) return;
   loaders_ = std::make_unique<WorkerPool>("loader", options.load_threads);
   after_swap_ = std::make_unique<WorkerPool>("after-swap", 1);
-  surroundings_.load = [this](std::function<void()> job) { loaders_->Submit(std::move(job)); };
-  surroundings_.after_swap = [this](std::function<void()> job) {
-    after_swap_->Submit(std::move(job));
+  // The pools themselves: what is under way while they are destroyed may still hand in more.
+  surroundings_.load = [pool = loaders_.get()](std::function<void()> job) {
+    pool->Submit(std::move(job));
+  };
+  surroundings_.after_swap = [pool = after_swap_.get()](std::function<void()> job) {
+    pool->Submit(std::move(job));
   };
   surroundings_.parallel_for = loaders_->parallel_for();
 }
@@ -112,10 +119,9 @@ Core::~Core() {
 }
 
 absl::Status Core::StartModels() {
-  RELIGHT_ASSIGN_OR_RETURN(const std::vector<std::string> names,
-                           ListModels(options_.model_repository));
+  RELIGHT_ASSIGN_OR_RETURN(const ModelListing listing, ListModels(options_.model_repository));
   std::vector<std::string> errors;
-  for (const std::string& name : names) {
+  for (const std::string& name : listing.models) {
     auto manager = std::make_shared<ModelManager>(
         name, absl::StrCat(options_.model_repository, "/", name), surroundings_, pins_);
     if (const absl::Status status = manager->Start(); !status.ok()) {
@@ -124,7 +130,11 @@ absl::Status Core::StartModels() {
     models_.emplace(name, std::move(manager));
   }
   if (!errors.empty()) return absl::InvalidArgumentError(absl::StrJoin(errors, "\n"));
-  if (names.empty()) {
+  for (const std::string& name : listing.unseen) {
+    spdlog::warn("model repository {}: {} cannot be looked at; check its permissions",
+                 Escape(options_.model_repository, 1024), Escape(name));
+  }
+  if (listing.models.empty()) {
     spdlog::warn("model repository {} holds no model yet: a folder with a model.textproto is one",
                  Escape(options_.model_repository, 1024));
   }
@@ -167,19 +177,20 @@ absl::Time Core::RunOnce() {
 }
 
 void Core::ScanRepository(std::set<std::string>& changed) {
-  const absl::StatusOr<std::vector<std::string>> names = ListModels(options_.model_repository);
-  const std::string error(names.status().message());
+  const absl::StatusOr<ModelListing> listing = ListModels(options_.model_repository);
+  const std::string error(listing.status().message());
   if (error != repository_error_ && !error.empty()) spdlog::warn("{}", error);
   repository_error_ = error;
-  if (!names.ok()) return;
-  for (const std::string& name : *names) {
+  if (!listing.ok()) return;
+  for (const std::string& name : listing->models) {
     if (!models_.contains(name)) AddModel(name, changed);
   }
   std::vector<std::string> known;
   for (const auto& [name, manager] : models_) known.push_back(name);
-  for (const std::string& name : removals_.Count(*names, known, clock_.Now())) {
+  for (const std::string& name : removals_.Count(*listing, known, clock_.Now())) {
     spdlog::info("model {}: its folder or config was removed; it is no longer served",
                  Escape(name));
+    last_generations_[name] = models_.at(name)->last_generation();
     removed_.push_back(std::move(models_.at(name)));
     models_.erase(name);
     changed.insert(name);
@@ -188,17 +199,30 @@ void Core::ScanRepository(std::set<std::string>& changed) {
 
 void Core::AddModel(const std::string& name, std::set<std::string>& changed) {
   spdlog::info("model {}: found", Escape(name));
-  models_.emplace(
-      name, std::make_shared<ModelManager>(name, absl::StrCat(options_.model_repository, "/", name),
-                                           surroundings_, pins_));
+  const auto before = last_generations_.find(name);
+  models_.emplace(name, std::make_shared<ModelManager>(
+                            name, absl::StrCat(options_.model_repository, "/", name), surroundings_,
+                            pins_, before == last_generations_.end() ? 0 : before->second));
   changed.insert(name);
 }
 
 void Core::PublishEntries() {
   auto entries = std::make_shared<Entries>();
   for (const auto& [name, manager] : models_) (*entries)[name] = {manager, manager->front()};
-  MutexLock lock(mutex_);
-  entries_ = std::move(entries);
+  {
+    MutexLock lock(mutex_);
+    entries_ = entries;
+  }
+  // After they can be seen: a drain that began before has missed what is new among them.
+  if (surroundings_.draining) StopAdmitting(*entries);
+}
+
+void Core::StopAdmitting(const Entries& entries) {
+  for (const auto& [name, entry] : entries) {
+    if (entry.front.path != nullptr) {
+      entry.front.path->StopAdmitting(absl::UnavailableError(kDraining));
+    }
+  }
 }
 
 void Core::WatchFolders() {
@@ -362,8 +386,14 @@ absl::StatusOr<ReloadResult> Core::Execute(std::string_view model, Command::Kind
   const auto command = std::make_shared<Command>(kind, version);
   {
     MutexLock lock(mutex_);
+    if (surroundings_.draining) return absl::UnavailableError(kDraining);
     commands_.emplace_back(model, command);
+    awaited_.insert(command);
   }
+  const auto forget = absl::MakeCleanup([&] {
+    MutexLock lock(mutex_);
+    awaited_.erase(command);
+  });
   if (manager_.joinable()) {
     watcher_->Wake();
   } else {
@@ -431,12 +461,17 @@ std::unique_ptr<ServerCore::Subscription> Core::Subscribe(
 
 bool Core::Drain(absl::Time deadline) {
   surroundings_.draining = true;
-  const std::shared_ptr<const Entries> all = entries();
-  for (const auto& [name, entry] : *all) {
-    if (entry.front.path != nullptr) {
-      entry.front.path->StopAdmitting(absl::UnavailableError("the server is draining"));
-    }
+  std::set<std::shared_ptr<Command>> awaited;
+  {
+    MutexLock lock(mutex_);
+    awaited = awaited_;
   }
+  // Loads end early from now on, and nobody is to wait for what comes of them.
+  for (const std::shared_ptr<Command>& command : awaited) {
+    command->Answer(absl::UnavailableError(kDraining));
+  }
+  const std::shared_ptr<const Entries> all = entries();
+  StopAdmitting(*all);
   bool idle = true;
   for (const auto& [name, entry] : *all) {
     if (entry.front.path != nullptr) idle = entry.front.path->WaitIdle(deadline) && idle;

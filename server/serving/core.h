@@ -84,6 +84,7 @@ class Core final : public ServerCore {
   void ScanRepository(std::set<std::string>& changed);
   void AddModel(const std::string& name, std::set<std::string>& changed);
   void PublishEntries();
+  static void StopAdmitting(const Entries& entries);
   void WatchFolders();
 
   std::shared_ptr<const Entries> entries() const;
@@ -110,11 +111,13 @@ class Core final : public ServerCore {
   std::string repository_error_;
   std::map<std::string, std::shared_ptr<ModelManager>, std::less<>> models_;
   std::vector<std::shared_ptr<ModelManager>> removed_;
+  std::map<std::string, std::uint64_t> last_generations_;  // Of models that were removed.
 
   mutable Mutex mutex_;
   std::shared_ptr<const Entries> entries_ ABSL_GUARDED_BY(mutex_) =
       std::make_shared<const Entries>();
   std::vector<std::pair<std::string, std::shared_ptr<Command>>> commands_ ABSL_GUARDED_BY(mutex_);
+  std::set<std::shared_ptr<Command>> awaited_ ABSL_GUARDED_BY(mutex_);  // By admin threads.
 
   // In this order: what is submitted last ends first.
   std::unique_ptr<WorkerPool> loaders_;

@@ -4,8 +4,11 @@
 
 #include <algorithm>
 #include <chrono>
+#include <filesystem>
+#include <system_error>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
 #include "base/escape.h"
@@ -37,11 +40,31 @@ std::string PathOf(const config::ModelConfig& config, const std::string& file) {
   return absl::StrCat(config.checkpoints.folder, "/", file);
 }
 
+// Nobody asked for a snapshot to be served as the newest checkpoint.
+absl::Status CheckApart(const std::string& watched, const std::string& snapshots) {
+  if (snapshots.empty()) return absl::OkStatus();
+  const auto resolve = [](const std::string& folder) {
+    std::error_code error;
+    std::filesystem::path path = std::filesystem::weakly_canonical(folder, error);
+    if (error) path = std::filesystem::path(folder).lexically_normal();
+    // With one slash at the end, so that a name that begins like another is no prefix of it.
+    return (path / "").string();
+  };
+  const std::string a = resolve(watched);
+  const std::string b = resolve(snapshots);
+  if (!absl::StartsWith(a, b) && !absl::StartsWith(b, a)) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(
+      "the watched folder ", Escape(watched, 1024), " and --snapshot-dir ", Escape(snapshots, 1024),
+      " lie within each other, so that snapshots would be served as checkpoints: choose another "
+      "folder for one of them"));
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Deployment>> Deployment::Create(config::ModelConfig config,
                                                                Surroundings& surroundings,
                                                                std::shared_ptr<Journal> journal) {
+  RELIGHT_RETURN_IF_ERROR(CheckApart(config.checkpoints.folder, surroundings.snapshot_folder));
   RELIGHT_ASSIGN_OR_RETURN(std::unique_ptr<model::Graph> graph,
                            surroundings.factory.Create(config));
   return std::unique_ptr<Deployment>(
@@ -90,29 +113,38 @@ void Deployment::Scan() {
   if (listing.ok()) Observe(*listing, surroundings_.clock.Now(), settings_, memory_);
 }
 
-Decision Deployment::Decide(const Orders& orders) const {
+Decision Deployment::Decide(const Orders& orders, std::optional<LoadedRow> serves_elsewhere) const {
   std::optional<std::string> under_way;
   if (load_ != nullptr) under_way = load_->file;
-  PolicyInput input{memory_,    config_.version, LoadedRows(), !listing_.ok(),
-                    orders.pin, orders.unloaded, under_way,    surroundings_.clock.Now(),
-                    settings_};
+  const PolicyInput input{.memory = memory_,
+                          .rule = config_.version,
+                          .loaded = LoadedRows(),
+                          .serves_elsewhere = std::move(serves_elsewhere),
+                          .unlisted = !listing_.ok(),
+                          .pin = orders.pin,
+                          .unloaded = orders.unloaded,
+                          .loading = under_way,
+                          .now = surroundings_.clock.Now(),
+                          .settings = settings_};
   Decision decision = serving::Decide(input);
   if (!listing_.ok()) decision.reason = std::string(listing_.message());
   return decision;
 }
 
-void Deployment::Act(const Decision& decision, std::uint64_t generation) {
+bool Deployment::Act(const Decision& decision, std::uint64_t next_generation) {
   switch (decision.action) {
     case Decision::Action::kNothing:
-      return;
+      break;
     case Decision::Action::kLoad:
-      return StartLoad(decision, generation);
+      StartLoad(decision, next_generation);
+      break;
     case Decision::Action::kMakeCurrent:
-      MakeCurrent(decision.generation);
-      return;
+      return MakeCurrent(decision.generation, next_generation);
     case Decision::Action::kUnloadAll:
-      return UnloadAll();
+      UnloadAll();
+      break;
   }
+  return false;
 }
 
 void Deployment::StartLoad(const Decision& decision, std::uint64_t generation) {
@@ -124,6 +156,10 @@ void Deployment::StartLoad(const Decision& decision, std::uint64_t generation) {
   load->order.version = decision.version;
   load->order.generation = generation;
   load->order.settled = decision.settled;
+  load->order.listed = load->listed;
+  // An overwritten file keeps its version, and the version its counts.
+  const Slot::Handle same_version = path_->slot().Find(decision.version);
+  load->order.counters = same_version == nullptr ? MakeVersionCounters() : same_version->counters;
   if (const std::shared_ptr<VersionRecord> current = Current();
       decision.unchanged_will_do && current != nullptr && config_.arenas > 1) {
     load->order.unchanged = current->digest;
@@ -151,8 +187,7 @@ void Deployment::RunLoad(const std::shared_ptr<LoadUnderWay>& load) {
   }
   tools.hooks.parallel_for = surroundings_.parallel_for;
   tools.hooks.between_chunks = [this, load]() -> absl::Status {
-    if (load->cancelled || surroundings_.stopping) return absl::CancelledError("no longer wanted");
-    return absl::OkStatus();
+    return InVain(*load) ? absl::CancelledError("no longer wanted") : absl::OkStatus();
   };
   LoadResult result = LoadCheckpoint(load->order, tools);
   MutexLock lock(load->mutex);
@@ -163,9 +198,7 @@ void Deployment::RunLoad(const std::shared_ptr<LoadUnderWay>& load) {
 absl::StatusOr<std::shared_ptr<Arena::Lease>> Deployment::MakeRoom(const LoadUnderWay& load,
                                                                    std::size_t size_bytes) {
   const auto give_up = std::chrono::steady_clock::now() + absl::ToChronoNanoseconds(kWaitForBlock);
-  const auto in_vain = [&] {
-    return load.cancelled || surroundings_.stopping || std::chrono::steady_clock::now() > give_up;
-  };
+  const auto in_vain = [&] { return InVain(load) || std::chrono::steady_clock::now() > give_up; };
   while (true) {
     std::shared_ptr<VersionRecord> victim;
     {
@@ -202,7 +235,16 @@ void Deployment::Pause() {
 }
 
 void Deployment::Resume() {
-  if (paused_.exchange(false) && !surroundings_.draining) path_->ResumeAdmitting();
+  if (!paused_.exchange(false) || surroundings_.draining) return;
+  path_->ResumeAdmitting();
+  // A drain that began in between had stopped it before.
+  if (surroundings_.draining) {
+    path_->StopAdmitting(absl::UnavailableError("the server is draining"));
+  }
+}
+
+bool Deployment::InVain(const LoadUnderWay& load) const {
+  return load.cancelled || surroundings_.draining || surroundings_.stopping;
 }
 
 void Deployment::CancelLoad() {
@@ -219,7 +261,7 @@ std::uint64_t Deployment::Collect() {
   if (!result.has_value()) return 0;
   const std::shared_ptr<LoadUnderWay> load = std::exchange(load_, nullptr);
   std::uint64_t published = 0;
-  if (!load->cancelled && !surroundings_.stopping) {
+  if (!InVain(*load)) {
     if (result->verdict == Verdict::kServed) {
       published = Publish(*load, *std::move(result));
     } else {
@@ -261,7 +303,7 @@ std::uint64_t Deployment::Publish(const LoadUnderWay& load, LoadResult result) {
   HistoryEntry entry{.time = now,
                      .event = HistoryEvent::kServed,
                      .version = record->version,
-                     .generation = record->generation,
+                     .generation = load.order.generation,
                      .file = load.file,
                      .weights_digest = digest,
                      .phases = result.phases};
@@ -272,10 +314,10 @@ std::uint64_t Deployment::Publish(const LoadUnderWay& load, LoadResult result) {
   absl::Duration total;
   for (const auto& [phase, duration] : result.phases) total += duration;
   spdlog::info("model {}: serves version {}, generation {}, from {} (weights {}) after {}",
-               Escape(config_.name), record->version, record->generation, Escape(load.file), digest,
-               absl::FormatDuration(total));
-  const std::uint64_t generation = record->generation;
-  StartAftercare(std::move(record), std::move(loaded.checkpoint));
+               Escape(config_.name), record->version, load.order.generation, Escape(load.file),
+               digest, absl::FormatDuration(total));
+  const std::uint64_t generation = load.order.generation;
+  StartAftercare(record, std::move(loaded.checkpoint));
   return generation;
 }
 
@@ -287,12 +329,14 @@ void Deployment::Remember(const LoadUnderWay& load, const LoadResult& result) {
   if (result.verdict == Verdict::kUnchanged && current != nullptr) {
     attempt.generation = current->generation;
     attempt.reason = absl::StrCat("holds the same weights as version ", current->version,
-                                  ", generation ", current->generation);
+                                  ", generation ", current->generation.load());
   }
   const auto known = memory_.files.find(load.file);
-  const bool first_failure = known == memory_.files.end() ||
-                             known->second.verdict != Verdict::kTransient ||
-                             known->second.reason != attempt.reason;
+  // What a reload tries again, or a retry, and finds as it was is no news.
+  const Verdict before = known != memory_.files.end() && known->second.reason == attempt.reason &&
+                                 known->second.identity == attempt.identity
+                             ? known->second.verdict
+                             : Verdict::kUntried;
   HistoryEntry entry{.time = now,
                      .version = load.order.version,
                      .file = load.file,
@@ -312,12 +356,13 @@ void Deployment::Remember(const LoadUnderWay& load, const LoadResult& result) {
     case Verdict::kRefused:
       entry.event = HistoryEvent::kRefused;
       journal_->CountReload("refused");
+      if (before == Verdict::kRefused) break;
       journal_->Add(std::move(entry));
       spdlog::warn("model {}: {} is refused: {}", model, file, OneLine(attempt.reason));
       break;
     case Verdict::kTransient:
       journal_->CountReload("retrying");
-      if (!first_failure) break;
+      if (before == Verdict::kTransient) break;
       entry.event = HistoryEvent::kRetrying;
       journal_->Add(std::move(entry));
       spdlog::warn("model {}: {} cannot be loaded now and is tried again: {}", model, file,
@@ -332,42 +377,49 @@ void Deployment::Remember(const LoadUnderWay& load, const LoadResult& result) {
   }
 }
 
-void Deployment::StartAftercare(std::shared_ptr<VersionRecord> record,
+void Deployment::StartAftercare(const std::shared_ptr<VersionRecord>& record,
                                 std::shared_ptr<const storage::Checkpoint> source) {
-  // Nothing of this deployment is used: it may be gone by then.
-  surroundings_.after_swap([record = std::move(record), source = std::move(source),
-                            how = config_.training_state, journal = journal_,
-                            &surroundings = surroundings_]() mutable {
+  record->KeepSource(std::move(source));
+  // While this waits for its turn it holds nothing that the next load of this model could need: a
+  // version that made way meanwhile, and that no snapshot holds, is gone. Nothing of this
+  // deployment is used: it may be gone by then too.
+  surroundings_.after_swap([waiting = std::weak_ptr<VersionRecord>(record),
+                            generation = record->generation.load(), how = config_.training_state,
+                            journal = journal_, &surroundings = surroundings_] {
+    const std::shared_ptr<VersionRecord> held = waiting.lock();
+    if (held == nullptr) return;
     const auto pace = [&]() -> absl::Status {
       if (surroundings.stopping) return absl::CancelledError("the server stops");
-      if (!record->retired || record->awaited > 0) return absl::OkStatus();
+      if (!held->retired || held->awaited > 0) return absl::OkStatus();
       return absl::CancelledError("the version made way for another first");
     };
-    TakeCareOf(*record, std::move(source), how, surroundings.spool_folder, pace);
-    journal->SetFileSha256(record->generation, record->aftermath().file_sha256);
-    record.reset();
+    TakeCareOf(*held, held->TakeSource(), how, surroundings.spool_folder, pace);
+    journal->SetFileSha256(generation, held->aftermath().file_sha256);
     surroundings.wake();
   });
 }
 
-bool Deployment::MakeCurrent(std::uint64_t generation) {
-  HistoryEntry entry{.time = surroundings_.clock.Now(), .event = HistoryEvent::kServed};
+bool Deployment::MakeCurrent(std::uint64_t generation, std::uint64_t new_generation) {
+  HistoryEntry entry{.time = surroundings_.clock.Now(),
+                     .event = HistoryEvent::kServed,
+                     .generation = new_generation};
   {
     MutexLock lock(mutex_);
     const auto found = std::find_if(records_.begin(), records_.end(), [&](const auto& record) {
       return record->generation == generation;
     });
     if (found == records_.end()) return false;
-    current_ = generation;
+    (*found)->generation = current_ = new_generation;
     entry.version = (*found)->version;
     entry.file = (*found)->file;
+    entry.file_sha256 = (*found)->aftermath().file_sha256;
     entry.weights_digest = (*found)->digest.ToHex();
   }
-  path_->slot().MakeCurrent(generation);
-  entry.generation = generation;
-  entry.reason = "was still in memory";
-  spdlog::info("model {}: serves version {}, generation {} again", Escape(config_.name),
-               entry.version, generation);
+  path_->slot().MakeCurrent(generation, new_generation);
+  Renumber(generation, new_generation, memory_);
+  entry.reason = absl::StrCat("was still in memory, as generation ", generation);
+  spdlog::info("model {}: serves version {} again, as generation {} (it was {})",
+               Escape(config_.name), entry.version, new_generation, generation);
   journal_->Add(std::move(entry));
   return true;
 }
@@ -390,7 +442,7 @@ Slot::Handle Deployment::Unpublish(const std::shared_ptr<VersionRecord>& record,
                    .weights_digest = record->digest.ToHex(),
                    .reason = why});
     spdlog::info("model {}: version {}, generation {} is retired: {}", Escape(config_.name),
-                 record->version, record->generation, why);
+                 record->version, record->generation.load(), why);
   }
   return handle;
 }
@@ -406,6 +458,9 @@ void Deployment::DestroyOnLoader(Slot::Handle handle) {
 }
 
 void Deployment::UnloadAll() {
+  path_->StopAdmitting(absl::UnavailableError(absl::StrCat(
+      "model ", Escape(config_.name), " was unloaded by an admin; reload it to serve it again")));
+  paused_ = true;
   for (const std::shared_ptr<VersionRecord>& record : Records()) {
     DestroyOnLoader(Unpublish(record, "the model was unloaded"));
   }
@@ -444,6 +499,13 @@ std::vector<LoadedRow> Deployment::LoadedRows() const {
                     record->identity, record->generation == current_});
   }
   return rows;
+}
+
+std::optional<LoadedRow> Deployment::CurrentRow() const {
+  for (LoadedRow& row : LoadedRows()) {
+    if (row.current) return std::move(row);
+  }
+  return std::nullopt;
 }
 
 }  // namespace relight::serving

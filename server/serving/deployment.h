@@ -44,6 +44,7 @@ struct Surroundings {
   // Has the manager look again; any thread.
   std::function<void()> wake;
   std::string spool_folder;
+  std::string snapshot_folder;        // Empty: there are none.
   std::atomic<bool> stopping{false};  // Loads and background work end early.
   std::atomic<bool> draining{false};  // New requests are refused, and stay so.
 };
@@ -57,6 +58,8 @@ class Deployment {
   };
 
   // INVALID_ARGUMENT, FAILED_PRECONDITION, ...: what is wrong with the graph or its device.
+  // INVALID_ARGUMENT where the graph or the config cannot be used: a watched folder that snapshots
+  // would land in, say.
   static absl::StatusOr<std::unique_ptr<Deployment>> Create(config::ModelConfig config,
                                                             Surroundings& surroundings,
                                                             std::shared_ptr<Journal> journal);
@@ -72,9 +75,12 @@ class Deployment {
   void Scan();
   void ForceAll() { serving::ForceAll(memory_); }
   void EndForce() { serving::EndForce(memory_); }
-  Decision Decide(const Orders& orders) const;
-  // Carries out what Decide said; `generation` is that of a version that is now loaded.
-  void Act(const Decision& decision, std::uint64_t generation);
+  // `serves_elsewhere`: what an older deployment of the model serves, while this one does not yet.
+  Decision Decide(const Orders& orders,
+                  std::optional<LoadedRow> serves_elsewhere = std::nullopt) const;
+  // Carries out what Decide said; `next_generation` is for what it publishes. Returns whether that
+  // is used up already; Collect says what a load made of it.
+  bool Act(const Decision& decision, std::uint64_t next_generation);
 
   bool loading() const { return load_ != nullptr; }
   // Has the load under way end early; its result is dropped.
@@ -83,8 +89,8 @@ class Deployment {
   // the generation that was published, 0 where none was.
   std::uint64_t Collect();
 
-  // Makes a loaded generation current. False where it is not loaded.
-  bool MakeCurrent(std::uint64_t generation);
+  // Makes a loaded generation current again, as `new_generation`. False where it is not loaded.
+  bool MakeCurrent(std::uint64_t generation, std::uint64_t new_generation);
 
   // Takes everything out of memory, once no request is queued or running and nothing else holds the
   // request path. False: not yet. After true it may be destroyed.
@@ -92,10 +98,11 @@ class Deployment {
 
   // --- any thread ---
 
-  // Newest generation first.
+  // What was loaded last first.
   std::vector<std::shared_ptr<VersionRecord>> Records() const;
   // The one that serves; null where none does.
   std::shared_ptr<VersionRecord> Current() const;
+  std::optional<LoadedRow> CurrentRow() const;
 
  private:
   // A load under way. Shared with the thread that runs it.
@@ -116,12 +123,14 @@ class Deployment {
   void RunLoad(const std::shared_ptr<LoadUnderWay>& load);
   absl::StatusOr<std::shared_ptr<Arena::Lease>> MakeRoom(const LoadUnderWay& load,
                                                          std::size_t size_bytes);
+  // Whether nobody waits for the load any more.
+  bool InVain(const LoadUnderWay& load) const;
   void Pause();
   void Resume();
 
   std::uint64_t Publish(const LoadUnderWay& load, LoadResult result);
   void Remember(const LoadUnderWay& load, const LoadResult& result);
-  void StartAftercare(std::shared_ptr<VersionRecord> record,
+  void StartAftercare(const std::shared_ptr<VersionRecord>& record,
                       std::shared_ptr<const storage::Checkpoint> source);
 
   // Takes `record` out of the slot; what requests held of it comes back, to be destroyed.

@@ -16,6 +16,7 @@ namespace relight::serving {
 namespace {
 
 constexpr absl::Duration kConfigRetry = absl::Seconds(10);
+constexpr absl::Duration kConfigSettle = absl::Milliseconds(100);
 
 std::string OneLine(std::string_view text) {
   return absl::StrReplaceAll({text.data(), text.size()}, {{"\n", "; "}});
@@ -58,8 +59,12 @@ absl::StatusOr<ReloadResult> Command::answer() const {
 }
 
 ModelManager::ModelManager(std::string name, std::string folder, Surroundings& surroundings,
-                           PinStore& pins)
-    : name_(std::move(name)), folder_(std::move(folder)), surroundings_(surroundings), pins_(pins) {
+                           PinStore& pins, std::uint64_t last_generation)
+    : name_(std::move(name)),
+      folder_(std::move(folder)),
+      surroundings_(surroundings),
+      pins_(pins),
+      last_generation_(last_generation) {
   orders_.pin = pins_.Get(name_);
   UpdateStatus();
 }
@@ -67,10 +72,7 @@ ModelManager::ModelManager(std::string name, std::string folder, Surroundings& s
 ModelManager::~ModelManager() { AnswerAll(absl::UnavailableError("the server stops")); }
 
 absl::Status ModelManager::Start() {
-  config_identity_ = seen_identity_ = IdentifyConfig();
   RELIGHT_ASSIGN_OR_RETURN(next_, MakeDeployment());
-  // Now that it is known where the graph is.
-  config_identity_ = seen_identity_ = IdentifyConfig();
   SwitchToNext();
   UpdateStatus();
   return absl::OkStatus();
@@ -85,32 +87,40 @@ ModelManager::ConfigIdentity ModelManager::IdentifyConfig() const {
 }
 
 absl::StatusOr<std::unique_ptr<Deployment>> ModelManager::MakeDeployment() {
+  // Each file is identified before it is read: what is saved meanwhile is a change.
+  config_identity_ = {Identify(absl::StrCat(folder_, "/model.textproto"))};
+  seen_identity_ = config_identity_;
   RELIGHT_ASSIGN_OR_RETURN(config::ModelConfig config, config::LoadModelConfig(folder_));
   const auto* torchscript = std::get_if<config::TorchScriptGraph>(&config.graph);
   graph_path_ = torchscript == nullptr ? "" : torchscript->path;
+  if (!graph_path_.empty()) config_identity_.push_back(Identify(graph_path_));
+  seen_identity_ = config_identity_;
   return Deployment::Create(std::move(config), surroundings_, journal_);
 }
 
 void ModelManager::CheckConfig() {
   const ConfigIdentity identity = IdentifyConfig();
-  // A file that just changed may still be half written: it counts once two scans agree.
-  const bool still = identity == seen_identity_;
-  seen_identity_ = identity;
-  const bool retry = surroundings_.clock.Now() >= retry_config_;
-  if (!identity.front().has_value() || !still) return;
+  const absl::Time now = surroundings_.clock.Now();
+  if (identity != seen_identity_) {
+    seen_identity_ = identity;
+    config_still_since_ = now;
+  }
+  const bool retry = now >= retry_config_;
+  if (!identity.front().has_value()) return;
   if (identity == config_identity_ && !retry) return;
+  // A file that just changed may still be half written.
+  if (now < config_still_since_ + kConfigSettle) return;
   // A deployment that is still loading is asked to stop first, and taken down when it has.
   if (next_ != nullptr) old_.push_back(std::move(next_));
 
   absl::StatusOr<std::unique_ptr<Deployment>> next = MakeDeployment();
-  config_identity_ = seen_identity_ = IdentifyConfig();
   retry_config_ = absl::InfiniteFuture();
   if (next.ok()) {
     config_error_.clear();
     next_ = *std::move(next);
     return;
   }
-  if (MayPass(next.status())) retry_config_ = surroundings_.clock.Now() + kConfigRetry;
+  if (MayPass(next.status())) retry_config_ = now + kConfigRetry;
   const std::string error(next.status().message());
   if (error == config_error_) return;
   config_error_ = error;
@@ -120,12 +130,13 @@ void ModelManager::CheckConfig() {
 }
 
 void ModelManager::SwitchToNext() {
-  const bool first = active_ == nullptr;
-  if (!first) old_.push_back(std::move(active_));
+  std::unique_ptr<Deployment> before;
   {
     MutexLock lock(mutex_);
-    active_ = std::move(next_);
+    before = std::exchange(active_, std::move(next_));
   }
+  const bool first = before == nullptr;
+  if (!first) old_.push_back(std::move(before));
   if (first) {
     spdlog::info("model {}: watches {}", Escape(name_),
                  Escape(active_->config().checkpoints.folder, 1024));
@@ -175,6 +186,7 @@ void ModelManager::Collect() {
     if (generation == 0) continue;
     last_generation_ = std::max(last_generation_, generation);
     has_served_ = true;
+    published_ = true;
   }
   const bool nothing_to_keep = active_ == nullptr || active_->Current() == nullptr;
   if (next_ != nullptr && (next_->Current() != nullptr || nothing_to_keep) && !Loading()) {
@@ -186,29 +198,55 @@ void ModelManager::Settle() {
   while (true) {
     Collect();
     TakeCommand();
-    if (ActOnce()) continue;
+    // A trainer that saves faster than its checkpoints load would never let the model come to rest.
+    const bool answered_by_load =
+        running_ != nullptr && published_ &&
+        (running_->kind() == Command::Kind::kReload || running_->kind() == Command::Kind::kUnpin);
+    if (Look(/*act=*/!answered_by_load)) continue;
     if (Loading() || running_ == nullptr) return;
     AnswerCommand();
   }
 }
 
-bool ModelManager::ActOnce() {
+bool ModelManager::Look(bool act) {
   wake_ = retry_config_;
+  if (seen_identity_ != config_identity_) {
+    wake_ = std::min(wake_, config_still_since_ + kConfigSettle);
+  }
   for (Deployment* deployment : {next_.get(), active_.get()}) {
     if (deployment == nullptr) continue;
-    Decision decision = deployment->Decide(orders_);
+    // A changed config does not send the model back to an older checkpoint.
+    const bool serves_elsewhere = deployment == next_.get() && active_ != nullptr;
+    Decision decision =
+        deployment->Decide(orders_, serves_elsewhere ? active_->CurrentRow() : std::nullopt);
     wake_ = std::min(wake_, decision.wake);
-    const bool act = decision.action != Decision::Action::kNothing && !Loading();
-    if (act) deployment->Act(decision, last_generation_ + 1);
+    const bool act_now = act && decision.action != Decision::Action::kNothing && !Loading();
+    if (act_now && deployment->Act(decision, last_generation_ + 1)) ++last_generation_;
     (deployment == active_.get() ? decision_ : next_decision_) = std::move(decision);
-    if (act) return true;
+    if (act_now) return true;
   }
   return false;
 }
 
 // --- commands ---
 
+// What changes what serves now does not wait for a reload to end.
+void ModelManager::Overtake() {
+  const auto urgent = [](const std::shared_ptr<Command>& command) {
+    return command->kind() != Command::Kind::kReload;
+  };
+  if (std::none_of(commands_.begin(), commands_.end(), urgent)) return;
+  std::stable_partition(commands_.begin(), commands_.end(), urgent);
+  if (running_ == nullptr || urgent(running_)) return;
+  if (active_ != nullptr) active_->EndForce();
+  if (next_ != nullptr) next_->EndForce();
+  std::exchange(running_, nullptr)
+      ->Answer(absl::AbortedError(
+          "another order came in between and went first; reload again to know what came of it"));
+}
+
 void ModelManager::TakeCommand() {
+  Overtake();
   while (running_ == nullptr && !commands_.empty()) {
     if (Loading()) {
       // Whatever is asked for, it begins from a model at rest.
@@ -221,7 +259,8 @@ void ModelManager::TakeCommand() {
     running_ = std::move(commands_.front());
     commands_.pop_front();
     generation_before_ = CurrentGeneration();
-    pin_before_ = orders_.pin;
+    orders_before_ = orders_;
+    published_ = false;
     if (const absl::Status status = Begin(*running_); !status.ok()) {
       std::exchange(running_, nullptr)->Answer(status);
     }
@@ -282,11 +321,14 @@ absl::Status ModelManager::BeginRollBack() {
     return absl::FailedPreconditionError(
         absl::StrCat("model ", Escape(name_), " serves no version to go back from"));
   }
-  for (const std::shared_ptr<VersionRecord>& record : active_->Records()) {
-    if (record->generation >= current->generation) continue;
-    RELIGHT_RETURN_IF_ERROR(pins_.Set(name_, record->version));
-    active_->MakeCurrent(record->generation);
-    orders_.pin = record->version;
+  // In the order in which they were loaded: going back twice is not going forth again.
+  const std::vector<std::shared_ptr<VersionRecord>> records = active_->Records();
+  const auto here = std::find(records.begin(), records.end(), current);
+  if (here != records.end() && std::next(here) != records.end()) {
+    const VersionRecord& before = **std::next(here);
+    RELIGHT_RETURN_IF_ERROR(pins_.Set(name_, before.version));
+    active_->MakeCurrent(before.generation, ++last_generation_);
+    orders_.pin = before.version;
     return absl::OkStatus();
   }
   for (const CandidateStatus& candidate : active_->Decide(orders_).candidates) {
@@ -352,8 +394,8 @@ absl::Status ModelManager::OutcomeOfPin(const Command& command) {
     return absl::OkStatus();
   }
   absl::Status failed = absl::FailedPreconditionError(decision_.reason);
-  orders_.pin = pin_before_;
-  if (const absl::Status kept = pins_.Set(name_, pin_before_); !kept.ok()) {
+  orders_ = orders_before_;
+  if (const absl::Status kept = pins_.Set(name_, orders_.pin); !kept.ok()) {
     spdlog::error("model {}: {}", Escape(name_), std::string(kept.message()));
   }
   return failed;
@@ -384,7 +426,7 @@ void ModelManager::Note(HistoryEvent event, std::string reason) {
 std::uint64_t ModelManager::CurrentGeneration() const {
   if (active_ == nullptr) return 0;
   const std::shared_ptr<VersionRecord> current = active_->Current();
-  return current == nullptr ? 0 : current->generation;
+  return current == nullptr ? 0 : current->generation.load();
 }
 
 // Why a changed config is not in use; empty where there is none that waits.
@@ -464,9 +506,9 @@ void ModelManager::UpdateStatus() {
     info = std::move(made);
   }
   MutexLock lock(mutex_);
-  if (status_ != nullptr && *status_ == *status && info_ != nullptr) return;
-  status_ = std::move(status);
   info_ = std::move(info);
+  if (status_ != nullptr && *status_ == *status) return;
+  status_ = std::move(status);
   changed_ = true;
 }
 

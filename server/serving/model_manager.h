@@ -59,8 +59,10 @@ struct Front {
 
 class ModelManager {
  public:
-  // `folder` holds model.textproto; its last component is the model's name.
-  ModelManager(std::string name, std::string folder, Surroundings& surroundings, PinStore& pins);
+  // `folder` holds model.textproto; its last component is the model's name. `last_generation` is
+  // that of a model of this name that was removed before: generations never repeat.
+  ModelManager(std::string name, std::string folder, Surroundings& surroundings, PinStore& pins,
+               std::uint64_t last_generation = 0);
   // The deployments' loads have ended, and nothing uses the request path any more.
   ~ModelManager();
 
@@ -80,6 +82,7 @@ class ModelManager {
   // When to look again although nothing happened.
   absl::Time wake() const { return wake_; }
   bool has_served() const { return has_served_; }
+  std::uint64_t last_generation() const { return last_generation_; }
   // The folders to watch.
   std::vector<std::string> Folders() const;
   Front front() const;
@@ -115,7 +118,10 @@ class ModelManager {
   void Collect();
   // Decides and acts until nothing is left to do. Leaves the decision that describes the state.
   void Settle();
-  bool ActOnce();  // Whether something was done.
+  // Decides for each deployment, and does the first thing that is to be done; whether there was
+  // one.
+  bool Look(bool act);
+  void Overtake();
   void TakeCommand();
   absl::Status Begin(const Command& command);
   absl::Status BeginPin(std::int64_t version);
@@ -138,10 +144,11 @@ class ModelManager {
   PinStore& pins_;
   const std::shared_ptr<Journal> journal_ = std::make_shared<Journal>();
 
-  ConfigIdentity config_identity_;  // Of what was last tried.
-  ConfigIdentity seen_identity_;    // Of the scan before.
-  std::string graph_path_;          // Of a TorchScript graph, else empty.
-  std::string config_error_;        // Of what was last tried.
+  ConfigIdentity config_identity_;                        // Of what was last tried.
+  ConfigIdentity seen_identity_;                          // Of the scan before.
+  absl::Time config_still_since_ = absl::InfinitePast();  // For how long it has been that.
+  std::string graph_path_;                                // Of a TorchScript graph, else empty.
+  std::string config_error_;                              // Of what was last tried.
   absl::Time retry_config_ = absl::InfiniteFuture();
 
   std::unique_ptr<Deployment> next_;  // Of a changed config, until it can serve.
@@ -150,9 +157,10 @@ class ModelManager {
   Deployment::Orders orders_;
   std::deque<std::shared_ptr<Command>> commands_;
   std::shared_ptr<Command> running_;
-  std::uint64_t generation_before_ = 0;     // When `running_` began.
-  std::optional<std::int64_t> pin_before_;  // Likewise.
-  std::uint64_t last_generation_ = 0;       // Of all deployments.
+  std::uint64_t generation_before_ = 0;  // When `running_` began.
+  Deployment::Orders orders_before_;     // Likewise.
+  bool published_ = false;               // Whether a version was, since.
+  std::uint64_t last_generation_ = 0;    // Of all deployments.
   bool has_served_ = false;
   bool changed_ = false;    // The status, since the last Step.
   Decision decision_;       // Of the active deployment.

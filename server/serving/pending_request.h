@@ -2,6 +2,7 @@
 #ifndef RELIGHT_SERVER_SERVING_PENDING_REQUEST_H_
 #define RELIGHT_SERVER_SERVING_PENDING_REQUEST_H_
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstddef>
@@ -75,6 +76,10 @@ class PendingList {
     --size_;
     return first;
   }
+  template <typename Visit>
+  void ForEach(Visit visit) const {
+    for (const PendingRequest* each = head_; each != nullptr; each = each->next_) visit(*each);
+  }
   // Puts all of `other` before what is here.
   void Prepend(PendingList other) {
     if (other.empty()) return;
@@ -90,6 +95,15 @@ class PendingList {
   PendingRequest* tail_ = nullptr;
   std::size_t size_ = 0;
 };
+
+// When the first of them is to be dropped, if it is not run before; infinite for none.
+inline absl::Time FirstToGoStale(const PendingList& list) {
+  absl::Time first = absl::InfiniteFuture();
+  list.ForEach([&first](const PendingRequest& pending) {
+    first = std::min({first, pending.queue_deadline, pending.request.deadline});
+  });
+  return first;
+}
 
 }  // namespace relight::serving
 

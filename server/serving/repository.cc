@@ -15,7 +15,7 @@ constexpr char kConfigName[] = "model.textproto";
 
 }  // namespace
 
-absl::StatusOr<std::vector<std::string>> ListModels(const std::string& repository) {
+absl::StatusOr<ModelListing> ListModels(const std::string& repository) {
   namespace fs = std::filesystem;
   std::error_code error;
   fs::directory_iterator entry(repository, error);
@@ -28,28 +28,37 @@ absl::StatusOr<std::vector<std::string>> ListModels(const std::string& repositor
     }
     return absl::UnavailableError(message);
   }
-  std::vector<std::string> models;
+  ModelListing listing;
   for (; entry != fs::directory_iterator(); entry.increment(error)) {
-    std::error_code ignored;
     const std::string name = entry->path().filename().string();
     if (name.starts_with(".")) continue;
-    if (fs::is_regular_file(entry->path() / kConfigName, ignored)) models.push_back(name);
+    std::error_code looking;
+    const fs::file_status config = fs::status(entry->path() / kConfigName, looking);
+    if (fs::is_regular_file(config)) {
+      listing.models.push_back(name);
+    } else if (looking && config.type() != fs::file_type::not_found) {
+      listing.unseen.push_back(name);
+    }
   }
   if (error) {
     return absl::UnavailableError(
         absl::StrCat("model repository ", Escape(repository, 1024), ": ", error.message()));
   }
-  std::sort(models.begin(), models.end());
-  return models;
+  std::sort(listing.models.begin(), listing.models.end());
+  std::sort(listing.unseen.begin(), listing.unseen.end());
+  return listing;
 }
 
-std::vector<std::string> RemovalCounter::Count(const std::vector<std::string>& listed,
+std::vector<std::string> RemovalCounter::Count(const ModelListing& listing,
                                                const std::vector<std::string>& known,
                                                absl::Time now) {
+  const auto has = [](const std::vector<std::string>& names, const std::string& name) {
+    return std::binary_search(names.begin(), names.end(), name);
+  };
   std::vector<std::string> removed;
   std::map<std::string, Missing> still_missing;
   for (const std::string& name : known) {
-    if (std::binary_search(listed.begin(), listed.end(), name)) continue;
+    if (listing.models.empty() || has(listing.models, name) || has(listing.unseen, name)) continue;
     const auto before = missing_.find(name);
     Missing missing = before == missing_.end() ? Missing{0, now} : before->second;
     ++missing.listings;

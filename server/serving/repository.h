@@ -11,18 +11,24 @@
 
 namespace relight::serving {
 
-// Names of the model folders, sorted; hidden ones are skipped. NOT_FOUND where the repository does
-// not exist, UNAVAILABLE where it cannot be listed just now.
-absl::StatusOr<std::vector<std::string>> ListModels(const std::string& repository);
+// Names of folders, sorted; hidden ones are skipped.
+struct ModelListing {
+  std::vector<std::string> models = {};
+  std::vector<std::string> unseen = {};  // May be models: they cannot be looked at just now.
+};
 
-// Says when a model that is missing counts as removed: after two listings and five seconds.
+// NOT_FOUND where the repository does not exist, UNAVAILABLE where it cannot be listed just now.
+absl::StatusOr<ModelListing> ListModels(const std::string& repository);
+
+// Says when a model that is missing counts as removed: after two listings and five seconds. A
+// repository without any models removes none: a volume that went away looks like that too.
 //
 // Thread-compatible.
 class RemovalCounter {
  public:
   // Takes in one full listing; returns those of `known` that are removed.
-  std::vector<std::string> Count(const std::vector<std::string>& listed,
-                                 const std::vector<std::string>& known, absl::Time now);
+  std::vector<std::string> Count(const ModelListing& listing, const std::vector<std::string>& known,
+                                 absl::Time now);
 
  private:
   struct Missing {

@@ -113,7 +113,7 @@ class QueuedRequestPath final : public RequestPath, private BatchSource {
     }
     pending->admitted = std::move(admitted).value();
     pending->queue_deadline = now + request.queue_timeout;
-    return queue_.Push(pending);
+    return queue_.Push(pending, now);
   }
 
   void RunOne() override {

@@ -11,6 +11,8 @@ namespace relight::serving {
 namespace {
 
 constexpr std::size_t kSpareGroups = 16;
+// A queue that stays full is not searched again and again.
+constexpr absl::Duration kBetweenSweeps = absl::Milliseconds(10);
 
 Failure QueueFull(const RequestQueue::Level& level, std::uint64_t size_bytes,
                   const config::Batching& batching) {
@@ -34,7 +36,8 @@ RequestQueue::RequestQueue(const config::Batching& batching) : batching_(batchin
   rows_.reserve(static_cast<std::size_t>(std::min(batching.max_batch_size, kReserve)) + 2);
 }
 
-std::optional<Failure> RequestQueue::Push(std::unique_ptr<PendingRequest>& pending) {
+std::optional<Failure> RequestQueue::Push(std::unique_ptr<PendingRequest>& pending,
+                                          absl::Time now) {
   const std::uint64_t size_bytes = pending->admitted.size_bytes;
   if (size_bytes > batching_.max_queue_bytes) {
     return Failure{FailureReason::kInvalid,
@@ -46,9 +49,9 @@ std::optional<Failure> RequestQueue::Push(std::unique_ptr<PendingRequest>& pendi
   {
     MutexLock lock(mutex_);
     if (!stopped_.ok()) return Failure{FailureReason::kUnavailable, stopped_};
+    if (!FitsLocked(size_bytes) && now >= next_sweep_) SweepLocked(now);
     level = level_;
-    if (level.requests < static_cast<std::uint64_t>(batching_.max_queue_size) &&
-        level.bytes <= batching_.max_queue_bytes - size_bytes) {
+    if (FitsLocked(size_bytes)) {
       GroupForLocked(pending->admitted.key).waiting.PushBack(std::move(pending));
       ++level_.requests;
       level_.bytes += size_bytes;
@@ -56,6 +59,33 @@ std::optional<Failure> RequestQueue::Push(std::unique_ptr<PendingRequest>& pendi
     }
   }
   return QueueFull(level, size_bytes, batching_);
+}
+
+bool RequestQueue::FitsLocked(std::uint64_t size_bytes) const {
+  return level_.requests < static_cast<std::uint64_t>(batching_.max_queue_size) &&
+         level_.bytes <= batching_.max_queue_bytes - size_bytes;
+}
+
+void RequestQueue::SweepLocked(absl::Time now) {
+  next_sweep_ = now + kBetweenSweeps;
+  for (auto group = active_.begin(); group != active_.end();) {
+    const auto next = std::next(group);
+    PendingList kept;
+    while (!group->waiting.empty()) {
+      std::unique_ptr<PendingRequest> pending = group->waiting.PopFront();
+      pending->drop = ReasonToDrop(*pending, now);
+      if (pending->drop == DropReason::kNone) {
+        kept.PushBack(std::move(pending));
+        continue;
+      }
+      CountOutLocked(*pending);
+      ++running_;
+      swept_.PushBack(std::move(pending));
+    }
+    group->waiting = std::move(kept);
+    if (group->waiting.empty()) RetireLocked(group);
+    group = next;
+  }
 }
 
 RequestQueue::Taken RequestQueue::Take(absl::Time now, TimePoint steady_now) {
@@ -73,6 +103,7 @@ RequestQueue::Taken RequestQueue::Take(absl::Time now, TimePoint steady_now) {
     group = next;
   }
   running_ += taken.batch.size() + taken.dropped.size();
+  while (!swept_.empty()) taken.dropped.PushBack(swept_.PopFront());
   if (!taken.batch.empty()) {
     taken.more = !active_.empty();
   } else if (!active_.empty()) {
@@ -148,8 +179,10 @@ absl::Duration RequestQueue::TakeFromLocked(Group& group, absl::Time now, TimePo
     CountOutLocked(gathered.front());
     taken.batch.PushBack(gathered.PopFront());
   }
+  absl::Duration wait = decision.wait;
+  if (decision.take == 0) wait = std::min(wait, FirstToGoStale(gathered) - now);
   group.waiting.Prepend(std::move(gathered));
-  return decision.wait;
+  return std::max(wait, absl::ZeroDuration());
 }
 
 // The oldest that may still be run, as many as may fit, with rows_ of those and of the one after.

@@ -33,8 +33,9 @@ class RequestQueue {
   explicit RequestQueue(const config::Batching& batching);
 
   // Admits `pending`, or leaves it with the caller: the reason given to Stop, UNAVAILABLE where the
-  // queue is full, INVALID_ARGUMENT where the request alone is larger than the queue may be.
-  std::optional<Failure> Push(std::unique_ptr<PendingRequest>& pending);
+  // queue is full, INVALID_ARGUMENT where the request alone is larger than the queue may be. Those
+  // that must not be run any more are swept out of a full queue, to be handed out by the next Take.
+  std::optional<Failure> Push(std::unique_ptr<PendingRequest>& pending, absl::Time now);
 
   struct Taken {
     PendingList batch;                    // Share a key and fit max_batch_size.
@@ -67,6 +68,8 @@ class RequestQueue {
   };
   using GroupIterator = std::list<Group>::iterator;
 
+  bool FitsLocked(std::uint64_t size_bytes) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void SweepLocked(absl::Time now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   Group& GroupForLocked(const BatchKey& key) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void RetireLocked(GroupIterator group) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Moves the next batch of `group` to `taken`, or says how long to wait for one.
@@ -83,6 +86,8 @@ class RequestQueue {
   absl::Status stopped_ ABSL_GUARDED_BY(mutex_);  // OK while admitting.
   Level level_ ABSL_GUARDED_BY(mutex_);
   std::size_t running_ ABSL_GUARDED_BY(mutex_) = 0;
+  PendingList swept_ ABSL_GUARDED_BY(mutex_);  // Counted as running already.
+  absl::Time next_sweep_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();
   std::list<Group> active_ ABSL_GUARDED_BY(mutex_);  // Have requests; the first is next in turn.
   std::list<Group> spare_ ABSL_GUARDED_BY(mutex_);   // Have none; kept to be used again.
   std::map<BatchKey, GroupIterator> groups_ ABSL_GUARDED_BY(mutex_);  // Both kinds.

@@ -12,12 +12,14 @@ namespace relight::serving {
 
 class VersionCounters;
 
-// Immutable but for its counters.
+// Immutable but for its counters. Going back to a version that is still in memory publishes it
+// again under a new generation: two of these may share a model, and the counters, for as long as a
+// batch still holds the first.
 struct ServedVersion {
   std::int64_t version = 0;
   std::uint64_t generation = 0;
   std::shared_ptr<const std::string> weights_digest;  // Hex.
-  std::unique_ptr<const model::BoundModel> model;
+  std::shared_ptr<const model::BoundModel> model;
   std::shared_ptr<VersionCounters> counters;
 };
 

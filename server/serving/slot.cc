@@ -51,19 +51,21 @@ std::vector<std::int64_t> Slot::LoadedVersions() const {
 }
 
 void Slot::Publish(Handle version) {
+  Handle before;  // Dropped after the lock.
   MutexLock lock(mutex_);
-  const auto older = std::find_if(loaded_.begin(), loaded_.end(), [&version](const Handle& handle) {
-    return handle->generation < version->generation;
-  });
-  loaded_.insert(older, version);
-  current_ = std::move(version);
+  loaded_.insert(loaded_.begin(), version);
+  before = std::exchange(current_, std::move(version));
 }
 
-bool Slot::MakeCurrent(std::uint64_t generation) {
+bool Slot::MakeCurrent(std::uint64_t generation, std::uint64_t new_generation) {
+  Handle before;  // Dropped after the lock.
   MutexLock lock(mutex_);
   const auto found = FindGeneration(loaded_, generation);
   if (found == loaded_.end()) return false;
-  current_ = *found;
+  auto again = std::make_shared<ServedVersion>(**found);
+  again->generation = new_generation;
+  *found = again;
+  before = std::exchange(current_, std::move(again));
   return true;
 }
 
@@ -83,7 +85,8 @@ bool Slot::DestroyWhenUnused(Handle& handle, absl::Duration timeout) {
   constexpr auto kLongestPause = std::chrono::milliseconds(5);
   const absl::Time give_up = absl::Now() + timeout;
   auto pause = std::chrono::microseconds(20);
-  while (handle.use_count() > 1) {
+  // A batch that began before the version was published anew holds the model alone.
+  while (handle.use_count() > 1 || (handle != nullptr && handle->model.use_count() > 1)) {
     if (absl::Now() >= give_up) return false;
     std::this_thread::sleep_for(pause);
     pause = std::min<std::chrono::microseconds>(pause * 2, kLongestPause);

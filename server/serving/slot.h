@@ -27,26 +27,29 @@ class Slot {
 
   // The version that answers requests which name none; null before the first.
   Handle Current() const;
-  // The newest generation of `version`, where it is loaded; else null.
+  // The current one where it is `version`, else the one of `version` that was loaded last; null
+  // where it is not loaded.
   Handle Find(std::int64_t version) const;
-  // Newest generation first.
+  // What was loaded last first.
   std::vector<Handle> Loaded() const;
   // Whether Find (absent: Current) has one, without taking it.
   bool Serves(std::optional<std::int64_t> version) const;
-  // The numbers of what is loaded, newest generation first, each once.
+  // The numbers of what is loaded, what was loaded last first, each once.
   std::vector<std::int64_t> LoadedVersions() const;
 
   // Makes `version` current; the one before stays loaded. Returns once lookups see it.
-  // REQUIRES: `version` is not null and its generation is not loaded.
+  // REQUIRES: `version` is not null and its generation is newer than all before.
   void Publish(Handle version);
-  // Makes a loaded generation current again. False where it is not loaded.
-  bool MakeCurrent(std::uint64_t generation);
+  // Makes what is loaded as `generation` current again, which is a swap too: from now on it is
+  // `new_generation`. False where it is not loaded.
+  // REQUIRES: `new_generation` is newer than all before.
+  bool MakeCurrent(std::uint64_t generation, std::uint64_t new_generation);
   // Takes a generation out; lookups no longer see it, and where it was current nothing is. Null
   // where it is not loaded.
   Handle Remove(std::uint64_t generation);
 
-  // Waits until `handle` is the only one left to its version, then drops it on this thread. False
-  // (and `handle` is kept) where `timeout` passes first.
+  // Waits until `handle` is the only one left to its version and its model, then drops it on this
+  // thread. False (and `handle` is kept) where `timeout` passes first.
   // REQUIRES: `handle` came from Remove (or is null, which is true at once).
   static bool DestroyWhenUnused(Handle& handle, absl::Duration timeout);
 
@@ -55,7 +58,7 @@ class Slot {
 
   mutable Mutex mutex_;
   Handle current_ ABSL_GUARDED_BY(mutex_);
-  std::vector<Handle> loaded_ ABSL_GUARDED_BY(mutex_);  // Newest generation first.
+  std::vector<Handle> loaded_ ABSL_GUARDED_BY(mutex_);  // What was loaded last first.
 };
 
 }  // namespace relight::serving

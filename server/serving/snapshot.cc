@@ -46,9 +46,9 @@ class RecordStorages final : public storage::StorageSource {
       return aftermath_.spool->Stream(index, sink);
     }
     if (aftermath_.source != nullptr) return StreamSource(index, sink);
-    return absl::FailedPreconditionError(absl::StrCat("storage ", record_.storages[index].key,
-                                                      " of ", Escape(record_.file),
-                                                      " was not set aside"));
+    return absl::FailedPreconditionError(
+        absl::StrCat("storage ", record_.storages[index].key, " of ", Escape(record_.file),
+                     " was not set aside: ", aftermath_.training_state_reason));
   }
   std::uint64_t SizeBytes(std::uint32_t index) const override {
     return record_.storages[index].size_bytes;
@@ -98,6 +98,7 @@ class SnapshotWriter {
       : request_(request),
         source_(source),
         record_(*source.record),
+        generation_(record_.generation),
         folder_(folder),
         factory_(factory),
         progress_(progress) {}
@@ -132,7 +133,7 @@ class SnapshotWriter {
     result.size_bytes = written_bytes_;
     result.file_sha256 = sha256.FinishHex();
     result.version = record_.version;
-    result.generation = record_.generation;
+    result.generation = generation_;
     result.weights_digest = record_.digest.ToHex();
     result.training_state = !request_.weights_only && HoldsMoreThanWeights(record_);
     result.left_out = std::move(report.left_out);
@@ -164,7 +165,8 @@ class SnapshotWriter {
 
   std::string RelativePath() const {
     if (!request_.path.empty()) return request_.path;
-    return absl::StrCat(request_.model, "/", record_.version, "-", record_.generation, ".pt");
+    return absl::StrCat(request_.model, "/", record_.version, "-", generation_, "-",
+                        record_.digest.ToHex().substr(0, 8), ".pt");
   }
 
   std::string AbsolutePath() const {
@@ -217,6 +219,7 @@ class SnapshotWriter {
   const SnapshotRequest& request_;
   const ModelManager::SnapshotSource& source_;
   const VersionRecord& record_;
+  const std::uint64_t generation_;  // When the snapshot was asked for.
   const std::string& folder_;
   model::GraphFactory& factory_;
   const ServerCore::SnapshotProgress& progress_;

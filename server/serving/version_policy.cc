@@ -33,9 +33,7 @@ bool ArrivedByRename(const FolderMemory& memory, const FileIdentity& identity) {
 
 absl::Time SettledAt(const FileMemory& file, const PolicySettings& settings) {
   if (file.arrived_whole) return absl::InfinitePast();
-  // A file that was written long ago needs no waiting, one from the future (another machine's
-  // clock) cannot be judged by its time.
-  return std::min(file.identity.modified, file.still_since) + settings.settle_time;
+  return file.still_since + settings.settle_time;
 }
 
 struct Ranked {
@@ -68,6 +66,8 @@ class Decider {
     for (const LoadedRow& row : in_.loaded) {
       if (row.current) current_ = &row;
     }
+    serves_ = current_;
+    if (serves_ == nullptr && in_.serves_elsewhere.has_value()) serves_ = &*in_.serves_elsewhere;
   }
 
   Decision Run() {
@@ -101,9 +101,9 @@ class Decider {
     std::sort(ranked_.begin(), ranked_.end(),
               [](const Ranked& a, const Ranked& b) { return a.Key() > b.Key(); });
     DropDuplicates();
-    if (current_ != nullptr) {
-      const auto version = reader.Read(current_->stem, current_->identity.modified);
-      if (version.ok()) current_version_ = *version;
+    if (serves_ != nullptr) {
+      const auto version = reader.Read(serves_->stem, serves_->identity.modified);
+      if (version.ok()) serves_version_ = *version;
     }
   }
 
@@ -149,9 +149,8 @@ class Decider {
             file.identity == current_->identity) {
           // The folder was gone for so long that its files were forgotten, and came back.
           status.state = VersionState::kServing;
-        } else if (!in_.pin.has_value() && !NewerThanCurrent(candidate) &&
-                   !ReplacesCurrent(candidate)) {
-          status.reason = absl::StrCat("is older than ", Escape(current_->file),
+        } else if (!in_.pin.has_value() && !MayFollow(candidate)) {
+          status.reason = absl::StrCat("is older than ", Escape(serves_->file),
                                        ", which serves; pin its version to serve it");
         }
         break;
@@ -208,18 +207,20 @@ class Decider {
     return absl::InfiniteFuture();
   }
 
-  bool NewerThanCurrent(const Ranked& candidate) const {
-    if (current_ == nullptr) return true;
+  bool NewerThanServed(const Ranked& candidate) const {
+    if (serves_ == nullptr) return true;
     const absl::Time modified = candidate.file->identity.modified;
-    if (!current_version_.has_value()) return modified > current_->identity.modified;
+    if (!serves_version_.has_value()) return modified > serves_->identity.modified;
     return std::tie(candidate.version, modified) >
-           std::tie(*current_version_, current_->identity.modified);
+           std::tie(*serves_version_, serves_->identity.modified);
   }
 
-  // The name that is served leads to another file now: overwritten, or a link was turned.
-  bool ReplacesCurrent(const Ranked& candidate) const {
-    return current_ != nullptr && *candidate.name == current_->file &&
-           candidate.file->identity != current_->identity;
+  // Whether `candidate` may be served after what serves now: it is newer, or it is the file that is
+  // served, which was overwritten, leads elsewhere now, or has to be loaded for a changed config.
+  bool MayFollow(const Ranked& candidate) const {
+    if (NewerThanServed(candidate)) return true;
+    if (*candidate.name != serves_->file) return false;
+    return current_ == nullptr || candidate.file->identity != serves_->identity;
   }
 
   // Takes `candidate` as the next action where its time has come.
@@ -280,18 +281,24 @@ class Decider {
   void ChooseNewest() {
     for (const Ranked& candidate : ranked_) {
       if (const LoadedRow* row = LoadedFrom(*candidate.file); row != nullptr) {
-        if (row->current || NewerThanCurrent(candidate)) return MakeCurrent(*row);
+        if (row->current || NewerThanServed(candidate)) return MakeCurrent(*row);
         continue;
       }
-      if (!NewerThanCurrent(candidate) && !ReplacesCurrent(candidate)) continue;
-      if (TryLoad(candidate)) return;
+      if (MayFollow(candidate) && TryLoad(candidate)) return;
+    }
+    if (current_ == nullptr && serves_ != nullptr) {
+      out_.reason =
+          absl::StrCat("no checkpoint in the folder that is as new as version ", serves_->version,
+                       ", which serves, can be loaded: push one, or "
+                       "pin an older version");
     }
   }
 
   const PolicyInput& in_;
   const LoadedRow* current_ = nullptr;
-  std::optional<std::int64_t> current_version_;  // Under the rule in force.
-  std::vector<Ranked> ranked_;                   // Newest first.
+  const LoadedRow* serves_ = nullptr;           // That, or what serves under another config.
+  std::optional<std::int64_t> serves_version_;  // Under the rule in force.
+  std::vector<Ranked> ranked_;                  // Newest first.
   std::vector<CandidateStatus> skipped_;
   Decision out_;
 };
@@ -317,12 +324,15 @@ void Observe(const std::vector<storage::FolderEntry>& listing, absl::Time now,
     FileMemory file;
     file.stem = entry.stem;
     file.identity = entry.identity;
-    file.still_since = now;
+    // Of what was there at the start, a file that was written long ago needs no waiting; one from
+    // the future cannot be judged by its time. Later on no file is: its clock may be another's.
+    file.still_since = memory.scanned ? now : std::min(now, entry.identity.modified);
     file.arrived_whole = ArrivedByRename(memory, entry.identity);
     file.forced = known != memory.files.end() && known->second.forced;
     changed.emplace_back(entry.name, std::move(file));
   }
   for (auto& [name, file] : changed) memory.files[name] = std::move(file);
+  memory.scanned = true;
 
   for (auto item = memory.files.begin(); item != memory.files.end();) {
     FileMemory& file = item->second;
@@ -346,22 +356,30 @@ Verdict Record(const Attempt& attempt, absl::Time now, const PolicySettings& set
     file.identity = attempt.identity;
     file.still_since = now;
     file.attempts = 0;
-    file.verdict = Verdict::kUntried;
+    file.arrived_whole = false;
+    file.torn_since = absl::InfiniteFuture();
   }
-  if (file.verdict != Verdict::kTorn) file.torn_since = now;
+  const bool torn = attempt.verdict == Verdict::kTorn;
+  file.torn_since = torn ? std::min(file.torn_since, now) : absl::InfiniteFuture();
   file.forced = false;
   file.verdict = attempt.verdict;
   file.reason = attempt.reason;
   file.generation = attempt.generation;
-  const bool failed = attempt.verdict == Verdict::kTorn || attempt.verdict == Verdict::kTransient;
+  const bool failed = torn || attempt.verdict == Verdict::kTransient;
   file.attempts = failed ? file.attempts + 1 : 0;
   file.next_try = now + Backoff(file.attempts, settings);
-  if (attempt.verdict == Verdict::kTorn) {
+  if (torn) {
     const absl::Time give_up = file.torn_since + settings.torn_timeout;
     if (now >= give_up) file.verdict = Verdict::kRefused;
     file.next_try = std::min(file.next_try, give_up);
   }
   return file.verdict;
+}
+
+void Renumber(std::uint64_t generation, std::uint64_t new_generation, FolderMemory& memory) {
+  for (auto& [name, file] : memory.files) {
+    if (file.generation == generation) file.generation = new_generation;
+  }
 }
 
 void ForceAll(FolderMemory& memory) {

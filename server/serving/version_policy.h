@@ -59,11 +59,12 @@ struct FileMemory {
   std::string reason;
   std::uint64_t generation = 0;  // Of kServed and kUnchanged.
   int attempts = 0;              // Failed ones in a row.
-  absl::Time torn_since;
+  absl::Time torn_since = absl::InfiniteFuture();
   absl::Time next_try = absl::InfinitePast();
 };
 
 struct FolderMemory {
+  bool scanned = false;  // At least once.
   std::map<std::string, FileMemory> files;
   std::vector<std::pair<std::string, std::string>> passed_over;  // Name, reason.
 };
@@ -86,6 +87,9 @@ struct Attempt {
 Verdict Record(const Attempt& attempt, absl::Time now, const PolicySettings& settings,
                FolderMemory& memory);
 
+// What is loaded as `generation` is `new_generation` from now on.
+void Renumber(std::uint64_t generation, std::uint64_t new_generation, FolderMemory& memory);
+
 // Has every file tried at the next occasion, whatever is known of it.
 void ForceAll(FolderMemory& memory);
 void EndForce(FolderMemory& memory);
@@ -104,13 +108,17 @@ struct PolicyInput {
   const FolderMemory& memory;
   const config::VersionRule& rule;
   std::vector<LoadedRow> loaded;
+  // What the model serves under the config before this one, where nothing is current here yet:
+  // nothing older takes its place unasked.
+  std::optional<LoadedRow> serves_elsewhere = std::nullopt;
   // The folder could not be listed: nothing in it can be loaded, and nothing of it is gone.
   bool unlisted = false;
-  std::optional<std::int64_t> pin;
+  std::optional<std::int64_t> pin = std::nullopt;
   bool unloaded = false;
-  std::optional<std::string> loading;  // The file that is being loaded; nothing else starts then.
+  std::optional<std::string> loading =
+      std::nullopt;  // The file that is being loaded; nothing else starts then.
   absl::Time now;
-  PolicySettings settings;
+  PolicySettings settings = {};
 };
 
 struct Decision {

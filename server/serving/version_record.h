@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/time/time.h"
@@ -32,11 +33,12 @@ struct Aftermath {
   std::shared_ptr<const storage::Checkpoint> source;
 };
 
-// Thread-safe: constant but for the aftermath. Whoever holds one keeps its weights in memory, and
-// its block from being used again.
+// Thread-safe: constant but for the generation and the aftermath. Whoever holds one keeps its
+// weights in memory, and its block from being used again.
 struct VersionRecord {
   std::int64_t version = 0;
-  std::uint64_t generation = 0;
+  // Going back to it gives it a new one. Only the manager's thread changes it.
+  std::atomic<std::uint64_t> generation{0};
   std::string file;  // Below the watched folder; any bytes.
   std::string stem;
   storage::FileIdentity identity;
@@ -53,6 +55,17 @@ struct VersionRecord {
   std::atomic<bool> retired{false};
   // Snapshots that wait for the aftermath: then it goes on although the version is retired.
   mutable std::atomic<int> awaited{0};
+
+  // The open source stays with the record until what comes after the swap takes it, so that a
+  // record that is let go of first takes it along.
+  void KeepSource(std::shared_ptr<const storage::Checkpoint> source) {
+    MutexLock lock(mutex_);
+    source_ = std::move(source);
+  }
+  std::shared_ptr<const storage::Checkpoint> TakeSource() {
+    MutexLock lock(mutex_);
+    return std::exchange(source_, nullptr);
+  }
 
   Aftermath aftermath() const {
     MutexLock lock(mutex_);
@@ -74,6 +87,7 @@ struct VersionRecord {
   mutable Mutex mutex_;
   mutable CondVar changed_;
   Aftermath aftermath_ ABSL_GUARDED_BY(mutex_);
+  std::shared_ptr<const storage::Checkpoint> source_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace relight::serving

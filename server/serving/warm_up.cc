@@ -54,6 +54,16 @@ bool ShapeFits(const TensorSpec& spec, absl::Span<const std::int64_t> shape, boo
   return true;
 }
 
+std::string FreeDimHint(const Signature& signature, bool batched) {
+  for (const TensorSpec& spec : signature.inputs) {
+    for (std::size_t i = batched ? 1 : 0; i < spec.shape.size(); ++i) {
+      if (spec.shape[i] < 0)
+        return "; warm_up { free_dim } sets what stands in for free dimensions";
+    }
+  }
+  return "";
+}
+
 absl::Status CheckAgainstSignature(const Signature& signature, std::int64_t rows,
                                    absl::Span<const model::HostTensor> outputs) {
   if (const absl::Status status = CheckOutputs(signature, rows, outputs); !status.ok()) {
@@ -88,8 +98,16 @@ absl::Status RunWarmUp(const Signature& signature, const model::BoundModel& mode
     RELIGHT_ASSIGN_OR_RETURN(model::HostTensor input, Zeros(spec, batched, batch_size, free_dim));
     inputs.push_back(std::move(input));
   }
-  RELIGHT_ASSIGN_OR_RETURN(const std::vector<model::HostTensor> outputs, model.Forward(inputs));
-  return CheckAgainstSignature(signature, batch_size, outputs);
+  const absl::StatusOr<std::vector<model::HostTensor>> outputs = model.Forward(inputs);
+  if (outputs.ok()) return CheckAgainstSignature(signature, batch_size, *outputs);
+  std::vector<std::string> shapes;
+  for (std::size_t i = 0; i < inputs.size(); ++i) {
+    shapes.push_back(
+        absl::StrCat(Escape(signature.inputs[i].name), " ", FormatShape(inputs[i].shape)));
+  }
+  return absl::Status(outputs.status().code(),
+                      absl::StrCat("the warm-up with ", absl::StrJoin(shapes, ", "), " failed: ",
+                                   outputs.status().message(), FreeDimHint(signature, batched)));
 }
 
 }  // namespace relight::serving

@@ -70,6 +70,7 @@ class Daemon:
         self.flags = list(flags)
         self.env = env or {}
         self.lines = []
+        self.expected_exit = 0
         self.process = None
         self._changed = threading.Condition()
         self._contexts = contextlib.ExitStack()
@@ -218,7 +219,7 @@ class Daemon:
         self._reader.join(PATIENCE)
         self._contexts.close()
         shutil.rmtree(self.root, ignore_errors=True)
-        if kind is None and code != 0:
+        if kind is None and code != self.expected_exit:
             raise AssertionError(f"relightd ended with {code}:\n{self.log()}")
 
 

@@ -9,6 +9,7 @@ import unittest
 
 import grpc
 import numpy as np
+import torch
 
 import harness
 import health_pb2
@@ -95,6 +96,44 @@ class DrainTest(unittest.TestCase):
             self.assertEqual(daemon.stop(signal.SIGTERM), 0)
             daemon.wait_for_log("stopped")
             self.assertNotIn("was over", daemon.log())
+
+    def test_a_forward_that_does_not_end_is_cut_off(self):
+        class Endless(torch.nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.scale = torch.nn.Parameter(torch.ones(1))
+
+            def forward(self, x):
+                turns = int(x.sum().item())
+                for _ in range(turns):
+                    x = x * self.scale
+                return x
+
+        daemon = Daemon("--exit-timeout", "1s", "--compute-threads", "1")
+        daemon.expected_exit = 1
+        folder = os.path.join(daemon.repository, "endless")
+        daemon.add_model("endless", """
+            input { name: "x" datatype: "FP32" shape: [1] }
+            output { name: "y" datatype: "FP32" shape: [1] }
+            torchscript { file: "graph.pt" }
+        """)
+        net = Endless()
+        torch.jit.script(net).save(os.path.join(folder, "graph.pt"))
+        with daemon:
+            daemon.save(net.state_dict(), "step-1.pt", model="endless")
+            daemon.wait_serving(1, model="endless")
+            (two,), _ = daemon.infer(np.full(1, 2, np.float32), model="endless", input_name="x")
+            self.assertEqual(two.tolist(), [2])
+            endless = harness.infer_request(np.full(1, 2e9, np.float32), "endless", "x")
+            call = daemon.stub.ModelInfer.future(endless)
+            quick = harness.infer_request(np.zeros(1, np.float32), "endless", "x")
+            with self.assertRaises(grpc.RpcError) as caught:
+                while True:  # Until the only compute thread is taken.
+                    daemon.stub.ModelInfer(quick, timeout=0.5)
+            self.assertEqual(caught.exception.code(), grpc.StatusCode.DEADLINE_EXCEEDED)
+            self.assertEqual(daemon.stop(signal.SIGTERM), 1)
+            daemon.wait_for_log("cannot be interrupted")
+            self.assertIn(call.code(), (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED))
 
     def test_an_idle_stream_does_not_hold_the_daemon(self):
         daemon = Daemon("--exit-timeout", "20s", models={"simplenet": SIMPLENET})

@@ -114,6 +114,15 @@ TEST_F(AdminTest, SnapshotOptionsReachTheServer) {
             "lossless: true");
 }
 
+TEST_F(AdminTest, ASnapshotOfVersionZeroIsNotOneOfTheServedVersion) {
+  ASSERT_TRUE(admin_.Snapshot("double").ok());
+  EXPECT_EQ(server_.last_snapshot_request(), "model: \"double\"");
+  SnapshotOptions options;
+  options.version = 0;
+  ASSERT_TRUE(admin_.Snapshot("double", options).ok());
+  EXPECT_EQ(server_.last_snapshot_request(), "model: \"double\" version: 0");
+}
+
 TEST_F(AdminTest, ASnapshotWithoutAResultIsAnError) {
   EXPECT_EQ(admin_.Snapshot("mute").status().code(), absl::StatusCode::kInternal);
 }

@@ -112,6 +112,22 @@ TEST_F(CtlTest, ASocketMayBeNamedByARelativePath) {
   EXPECT_EQ(RunBare({"status", "--admin", "dns:///127.0.0.1:1"}).code, 3);
 }
 
+TEST_F(CtlTest, ASocketIsFoundWhateverItsPathIs) {
+  for (const char* name : {"half #1", "what?", "a%41b", "100%", "caf\u00e9", "[x]:1", "a\\b\"<>"}) {
+    const std::filesystem::path runtime = server_.folder() / name;
+    const std::string path = runtime / "relight" / "admin.sock";
+    std::filesystem::create_directories(runtime / "relight");
+    std::filesystem::create_hard_link(server_.socket_path(), path);
+    for (const Outcome& outcome :
+         {RunBare({"status", "--admin", path}), RunBare({"status", "--admin", "unix:" + path}),
+          RunBare({"health", "--server", path}),
+          RunBare({"status"}, "", {"RELIGHT_ADMIN_SOCKET=" + path}),
+          RunBare({"status"}, "", {"XDG_RUNTIME_DIR=" + runtime.string()})}) {
+      EXPECT_EQ(outcome.code, 0) << path << ": " << outcome.err;
+    }
+  }
+}
+
 TEST_F(CtlTest, MistakesAreUsageErrorsWithAHint) {
   EXPECT_EQ(RunBare({}).code, 2);
   EXPECT_THAT(RunBare({"statsu"}).err, HasSubstr("did you mean status?"));
@@ -200,6 +216,10 @@ TEST_F(CtlTest, AnAbsentServerSaysWhereToLook) {
   const Outcome health = RunBare({"health", "--server", nowhere});
   EXPECT_EQ(health.code, 3);
   EXPECT_THAT(health.err, HasSubstr("Is relightd running there?"));
+}
+
+TEST_F(CtlTest, FindsTheServerThroughTheEnvironment) {
+  EXPECT_EQ(RunBare({"health"}, "", {"RELIGHT_SERVER=" + server_.target()}).code, 0);
 }
 
 TEST_F(CtlTest, FindsTheAdminSocketThroughTheEnvironment) {
@@ -305,6 +325,11 @@ TEST_F(CtlTest, SnapshotFlagsReachTheServer) {
             "lossless: true");
 }
 
+TEST_F(CtlTest, SnapshotTakesVersionZeroAtItsWord) {
+  EXPECT_EQ(Run({"snapshot", "double", "--version", "0"}).code, 0);
+  EXPECT_EQ(server_.last_snapshot_request(), "model: \"double\" version: 0");
+}
+
 TEST_F(CtlTest, InitDraftsWithoutAServer) {
   const std::string checkpoint = RELIGHT_TEST_DATA "/good/entire_model.pth";
   const Outcome printed = RunBare({"init", checkpoint});
@@ -314,6 +339,18 @@ TEST_F(CtlTest, InitDraftsWithoutAServer) {
   const Outcome written = RunBare({"init", checkpoint, "--output", server_.folder().string()});
   EXPECT_EQ(written.out, "wrote " + file.string() + "\n");
   EXPECT_EQ(ReadAll(file), printed.out);
+}
+
+TEST_F(CtlTest, InitPrintsJsonForPrograms) {
+  const std::string checkpoint = RELIGHT_TEST_DATA "/good/entire_model.pth";
+  const std::string draft = RunBare({"init", checkpoint}).out;
+  const Outcome printed = RunBare({"init", checkpoint, "--json"});
+  EXPECT_EQ(printed.code, 0) << printed.err;
+  EXPECT_EQ(printed.json(), Json({{"path", nullptr}, {"model_textproto", draft}})) << printed.out;
+  const std::filesystem::path file = server_.folder() / "model.textproto";
+  const Outcome written = RunBare({"init", checkpoint, "--json", "--output", file.string()});
+  EXPECT_EQ(written.json(), Json({{"path", file.string()}, {"model_textproto", draft}}));
+  EXPECT_EQ(ReadAll(file), draft);
 }
 
 TEST_F(CtlTest, InitNeverOverwrites) {
@@ -371,6 +408,12 @@ TEST_F(CtlTest, HealthIsAnExitCode) {
   const Outcome waited = Run({"health", "--wait", "--timeout", "100ms"});
   EXPECT_EQ(waited.code, 5);
   EXPECT_THAT(waited.err, HasSubstr("was not serving"));
+}
+
+TEST_F(CtlTest, WaitingForAnUnknownServiceEndsAtOnce) {
+  const Outcome outcome = Run({"health", "--wait", "--service", "unknown"});
+  EXPECT_EQ(outcome.code, 4);
+  EXPECT_THAT(outcome.err, AllOf(StartsWith("relightctl: NOT_FOUND:"), HasSubstr("unknown")));
 }
 
 TEST_F(CtlTest, WaitingForAServerThatNeverComesSaysSo) {

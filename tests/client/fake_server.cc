@@ -32,8 +32,24 @@ Status UnknownModel(const std::string& name) {
   return {StatusCode::NOT_FOUND, "unknown model " + name};
 }
 
+// Where calls for the model "held" wait.
+class Gate {
+ public:
+  void Set(bool open) { open_ = open; }
+  void Pass(const ServerContext& context, const std::string& model) const {
+    while (model == "held" && !open_ && !context.IsCancelled()) {
+      std::this_thread::sleep_for(kLookInterval);
+    }
+  }
+
+ private:
+  std::atomic<bool> open_ = true;
+};
+
 class InferenceService final : public inference::GRPCInferenceService::Service {
  public:
+  explicit InferenceService(const Gate& gate) : gate_(gate) {}
+
   std::atomic<int> slow_requests = 0;
 
   Status ServerLive(ServerContext*, const inference::ServerLiveRequest*,
@@ -85,6 +101,7 @@ class InferenceService final : public inference::GRPCInferenceService::Service {
     if (model == "unknown") return UnknownModel(model);
     if (model == "busy") return {StatusCode::UNAVAILABLE, "the queue is full"};
     if (model == "slow") return BeSlow(context);
+    gate_.Pass(*context, model);
     response->set_model_name(model);
     response->set_model_version(request->model_version().empty() ? "100"
                                                                  : request->model_version());
@@ -126,6 +143,8 @@ class InferenceService final : public inference::GRPCInferenceService::Service {
   }
 
  private:
+  const Gate& gate_;
+
   static void AddTensor(const std::string& name, const std::string& datatype,
                         inference::ModelMetadataResponse::TensorMetadata* tensor) {
     tensor->set_name(name);
@@ -190,11 +209,14 @@ class HealthService final : public grpc::health::v1::Health::Service {
     return Status::OK;
   }
 
-  Status Watch(ServerContext* context, const grpc::health::v1::HealthCheckRequest*,
+  Status Watch(ServerContext* context, const grpc::health::v1::HealthCheckRequest* request,
                grpc::ServerWriter<grpc::health::v1::HealthCheckResponse>* writer) override {
+    const bool known = request->service() != "unknown";
     auto sent = grpc::health::v1::HealthCheckResponse::UNKNOWN;
     while (!context->IsCancelled()) {
-      if (const auto current = Current(); current != sent) {
+      const auto current =
+          known ? Current() : grpc::health::v1::HealthCheckResponse::SERVICE_UNKNOWN;
+      if (current != sent) {
         sent = current;
         grpc::health::v1::HealthCheckResponse response;
         response.set_status(sent);
@@ -245,13 +267,16 @@ void FillStatus(const std::string& name, std::int64_t version, v1::ModelStatus* 
 
 class AdminService final : public v1::Admin::Service {
  public:
+  explicit AdminService(const Gate& gate) : gate_(gate) {}
+
   std::string last_snapshot_request() {
     MutexLock lock(mutex_);
     return last_snapshot_request_;
   }
 
-  Status GetStatus(ServerContext*, const v1::GetStatusRequest* request,
+  Status GetStatus(ServerContext* context, const v1::GetStatusRequest* request,
                    v1::GetStatusResponse* response) override {
+    gate_.Pass(*context, request->model());
     if (request->model() == "unknown") return UnknownModel(request->model());
     response->set_server_version("1.2.3");
     response->set_ready(true);
@@ -264,8 +289,9 @@ class AdminService final : public v1::Admin::Service {
     return Status::OK;
   }
 
-  Status GetHistory(ServerContext*, const v1::GetHistoryRequest* request,
+  Status GetHistory(ServerContext* context, const v1::GetHistoryRequest* request,
                     v1::GetHistoryResponse* response) override {
+    gate_.Pass(*context, request->model());
     auto* refused = response->add_entries();
     refused->set_event(v1::HistoryEntry::REFUSED);
     refused->set_version(200);
@@ -296,8 +322,9 @@ class AdminService final : public v1::Admin::Service {
     return Status::CANCELLED;
   }
 
-  Status Reload(ServerContext*, const v1::ReloadRequest* request,
+  Status Reload(ServerContext* context, const v1::ReloadRequest* request,
                 v1::ReloadResponse* response) override {
+    gate_.Pass(*context, request->model());
     if (request->model() == "broken") {
       return {StatusCode::FAILED_PRECONDITION, "step-200.pt: parameter fc1.weight has NaN"};
     }
@@ -306,34 +333,39 @@ class AdminService final : public v1::Admin::Service {
     return Status::OK;
   }
 
-  Status Pin(ServerContext*, const v1::PinRequest* request, v1::PinResponse* response) override {
+  Status Pin(ServerContext* context, const v1::PinRequest* request,
+             v1::PinResponse* response) override {
+    gate_.Pass(*context, request->model());
     if (request->version() == 404) return {StatusCode::NOT_FOUND, "no version 404"};
     FillStatus(request->model(), request->version(), response->mutable_status());
     response->mutable_status()->set_pinned_version(request->version());
     return Status::OK;
   }
 
-  Status Unpin(ServerContext*, const v1::UnpinRequest* request,
+  Status Unpin(ServerContext* context, const v1::UnpinRequest* request,
                v1::UnpinResponse* response) override {
+    gate_.Pass(*context, request->model());
     FillStatus(request->model(), 100, response->mutable_status());
     return Status::OK;
   }
 
-  Status RollBack(ServerContext*, const v1::RollBackRequest* request,
+  Status RollBack(ServerContext* context, const v1::RollBackRequest* request,
                   v1::RollBackResponse* response) override {
+    gate_.Pass(*context, request->model());
     FillStatus(request->model(), 99, response->mutable_status());
     response->mutable_status()->set_pinned_version(99);
     return Status::OK;
   }
 
-  Status Unload(ServerContext*, const v1::UnloadRequest* request,
+  Status Unload(ServerContext* context, const v1::UnloadRequest* request,
                 v1::UnloadResponse* response) override {
+    gate_.Pass(*context, request->model());
     response->mutable_status()->set_name(request->model());
     response->mutable_status()->set_state(v1::MODEL_UNLOADED);
     return Status::OK;
   }
 
-  Status Snapshot(ServerContext*, const v1::SnapshotRequest* request,
+  Status Snapshot(ServerContext* context, const v1::SnapshotRequest* request,
                   grpc::ServerWriter<v1::SnapshotProgress>* writer) override {
     {
       MutexLock lock(mutex_);
@@ -346,6 +378,7 @@ class AdminService final : public v1::Admin::Service {
     progress.set_total_bytes(4096);
     progress.set_written_bytes(1024);
     writer->Write(progress);
+    gate_.Pass(*context, request->model());
     progress.set_written_bytes(4096);
     // The model "mute" stands for a server that breaks its promise of a result.
     if (request->model() == "mute") return Status::OK;
@@ -363,6 +396,7 @@ class AdminService final : public v1::Admin::Service {
   }
 
  private:
+  const Gate& gate_;
   Mutex mutex_;
   std::string last_snapshot_request_ ABSL_GUARDED_BY(mutex_);
 };
@@ -376,9 +410,10 @@ std::filesystem::path MakeFolder() {
 }  // namespace
 
 struct FakeServer::Impl {
-  InferenceService inference;
+  Gate gate;
+  InferenceService inference{gate};
   HealthService health;
-  AdminService admin;
+  AdminService admin{gate};
   int port = 0;
   std::unique_ptr<grpc::Server> server;
 };
@@ -405,6 +440,14 @@ std::string FakeServer::target() const { return "127.0.0.1:" + std::to_string(im
 std::string FakeServer::socket_path() const { return (folder_ / "admin.sock").string(); }
 std::string FakeServer::admin_target() const { return "unix:" + socket_path(); }
 void FakeServer::SetServing(bool serving) { impl_->health.Set(serving); }
+void FakeServer::Hold() {
+  impl_->gate.Set(false);
+  SetServing(false);
+}
+void FakeServer::Release() {
+  impl_->gate.Set(true);
+  SetServing(true);
+}
 std::string FakeServer::last_snapshot_request() const {
   return impl_->admin.last_snapshot_request();
 }

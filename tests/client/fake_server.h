@@ -3,8 +3,8 @@
 //
 // Models: "double" (input x FP32 [-1, 4], output y = 2 * x, answers raw), "typed" (the same,
 // answers in typed contents), "echo" (returns every input as an output of its name), "slow"
-// (answers only a caller who has given up), "busy" (UNAVAILABLE), "lying" (an answer whose bytes
-// miss its shape).
+// (answers only a caller who has given up), "held" (see Hold), "busy" (UNAVAILABLE), "lying" (an
+// answer whose bytes miss its shape).
 #ifndef RELIGHT_TESTS_CLIENT_FAKE_SERVER_H_
 #define RELIGHT_TESTS_CLIENT_FAKE_SERVER_H_
 
@@ -26,6 +26,9 @@ class FakeServer {
   const std::filesystem::path& folder() const { return folder_; }
 
   void SetServing(bool serving);  // Health; watchers hear of it.
+  // Until Release, calls for the model "held" do not answer, and the server does not serve.
+  void Hold();
+  void Release();
   // What the last Snapshot request asked for, as text.
   std::string last_snapshot_request() const;
   // Requests under way of "slow".

@@ -1,12 +1,14 @@
 #!/bin/sh
-# container_test.sh [SUITE]: builds the CPU image with buildah and tries it with podman as a deployment would run it: read-only,
-# without capabilities, the watched folder on a volume. Needs root, buildah, podman, runc and
+# container_test.sh [SUITE]: builds the CPU image with buildah and tries it with podman as a
+# deployment would run it: read-only, without capabilities, the watched folder on a volume. Needs root, buildah, podman, runc and
 # mmdebstrap ("./dev test-container" sees to that); no registry and no Docker engine.
 set -eu
 cd "$(dirname "$0")/../.."
 root=$(pwd)
 suite=${1:-bookworm}
-work=$(mktemp -d)
+# RELIGHT_CONTAINER_DIR keeps the layers of the last build, so that the next takes minutes less.
+work=${RELIGHT_CONTAINER_DIR:-$(mktemp -d)}
+mkdir -p "$work"
 name=relight-test-$$
 
 fail() { printf 'container_test: %s\n' "$*" >&2; exit 1; }
@@ -36,25 +38,29 @@ finish() {
   podman rm -f "$name" >/dev/null 2>&1 || true
   podman unshare true >/dev/null 2>&1 || true
   umount "$work/storage/overlay" 2>/dev/null || true
-  rm -rf "$work" 2>/dev/null || true
+  [ -n "${RELIGHT_CONTAINER_DIR:-}" ] || rm -rf "$work" 2>/dev/null || true
   exit "$status"
 }
 trap finish EXIT
 
-say "a stand-in for debian:$suite-slim"
-"$root/tests/platform/debian_root.sh" "$suite" "$work/base.tar"
-podman import -q -c 'CMD ["bash"]' "$work/base.tar" "docker.io/library/debian:$suite-slim" >/dev/null
+if ! podman image exists "docker.io/library/debian:$suite-slim"; then
+  say "a stand-in for debian:$suite-slim"
+  "$root/tests/platform/debian_root.sh" "$suite" "$work/base.tar"
+  podman import -q -c 'CMD ["bash"]' "$work/base.tar" "docker.io/library/debian:$suite-slim" \
+    >/dev/null
+fi
 
 say 'building the image'
 buildah bud -q --isolation chroot --format docker --layers --target cpu \
   --build-arg "DEBIAN=$suite" -t relight:test "$root" >/dev/null
 
 say 'starting it read-only, without capabilities, the watched folder on a volume'
+rm -rf "$work/models"
 mkdir -p "$work/models"
 cp -R "$root/examples/simplenet/models/simplenet" "$work/models/"
 mkdir -p "$work/models/simplenet/checkpoints"
 podman run -d --name "$name" --health-interval=disable --read-only \
-  --tmpfs /tmp --tmpfs /run/relight:mode=1777 --cap-drop ALL \
+  --tmpfs /tmp --cap-drop ALL \
   --security-opt no-new-privileges --pids-limit 200 --memory 2g --stop-timeout 40 \
   -v "$work/models:/models:ro" -p 127.0.0.1::8001 relight:test >/dev/null
 

@@ -7,6 +7,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "storage/error.h"
+#include "storage/folder.h"
 #include "tests/storage/fixtures.h"
 #include "tests/storage/made_checkpoint.h"
 
@@ -116,6 +117,28 @@ TEST(CheckpointTest, CrcsCanBeRequired) {
   EXPECT_EQ(CodeOf(DataPath("good/syn_no_crc.pt"), options), ErrorCode::kCrcMismatch);
   EXPECT_EQ(CodeOf(DataPath("good/model_state_legacy.pth"), options), ErrorCode::kCrcMismatch);
   EXPECT_EQ(CodeOf(DataPath("good/model.safetensors"), options), ErrorCode::kCrcMismatch);
+  EXPECT_FALSE(MayBeTorn(Checkpoint::Open(DataPath("good/model.safetensors"), options).status()))
+      << "waiting gives it none";
+}
+
+TEST(CheckpointTest, WhatIsNotWrittenYetMayBeTorn) {
+  const TempFolder folder;
+  const auto torn = [&](std::string_view content) {
+    folder.Write("a.pt", content);
+    const absl::Status status = Checkpoint::Open(folder.Path("a.pt")).status();
+    EXPECT_FALSE(status.ok());
+    return MayBeTorn(status);
+  };
+  EXPECT_TRUE(torn("")) << "created";
+  EXPECT_TRUE(torn(std::string(100'000, '\0'))) << "room was set aside";
+  EXPECT_TRUE(torn("PK"));
+  EXPECT_TRUE(torn("PK\x03\x04"));
+  const std::string legacy = ReadWholeFile(DataPath("good/model_state_legacy.pth"));
+  for (const std::size_t size : {1, 2, 3, 14, 15, 40, 400}) {
+    EXPECT_TRUE(torn(legacy.substr(0, size))) << size;
+  }
+  EXPECT_FALSE(torn("a text that somebody called .pt"));
+  EXPECT_FALSE(torn("PQ"));
 }
 
 TEST(CheckpointTest, UnknownClassesCanBeRefused) {
@@ -150,6 +173,19 @@ TEST(CheckpointTest, LimitsAreKept) {
   EXPECT_EQ(code_with(&ReadLimits::max_string_bytes, 4), ErrorCode::kLimitExceeded);
   EXPECT_EQ(code_with(&ReadLimits::max_global_line_bytes, 4), ErrorCode::kLimitExceeded);
   EXPECT_EQ(code_with(&ReadLimits::max_tensor_bytes, 100), ErrorCode::kLimitExceeded);
+}
+
+TEST(CheckpointTest, TheMetadataOfASafetensorsFileIsBounded) {
+  std::string header = R"({"__metadata__":{"0":"")";
+  for (int i = 1; i <= 65'536; ++i) header += ",\"" + std::to_string(i) + "\":\"\"";
+  header += "}}";
+  std::string length(8, '\0');
+  for (std::size_t i = 0; i < length.size(); ++i) {
+    length[i] = static_cast<char>(header.size() >> (8 * i) & 0xFF);
+  }
+  const TempFolder folder;
+  folder.Write("a.safetensors", length + header);
+  EXPECT_EQ(CodeOf(folder.Path("a.safetensors")), ErrorCode::kLimitExceeded);
 }
 
 TEST(CheckpointTest, TheSummaryTellsWhereAFileIsFrom) {
@@ -203,10 +239,29 @@ TEST_F(ShardedTest, NamesThatRepeatOrMapToNoNameAreErrors) {
   EXPECT_EQ(CodeOfIndex(R"({"weight_map")"), ErrorCode::kIndexInvalid);
 }
 
-TEST_F(ShardedTest, ShardsAreNotFollowedThroughSymlinks) {
-  folder_.Symlink("model-00001-of-00002.safetensors", "link.safetensors");
-  EXPECT_EQ(CodeOfIndex(R"({"weight_map": {"fc1.weight": "link.safetensors"}})"),
-            ErrorCode::kIoError);
+TEST_F(ShardedTest, ShardsAreFollowedThroughSymlinksThatStayInTheFolder) {
+  // As config maps are laid out.
+  folder_.MakeFolder("..2026");
+  std::filesystem::rename(folder_.Path("model-00001-of-00002.safetensors"),
+                          folder_.Path("..2026/one.safetensors"));
+  folder_.Symlink("..2026", "..data");
+  folder_.Symlink("..data/one.safetensors", "link.safetensors");
+  EXPECT_EQ(CodeOfIndex(R"({"weight_map": {"fc1.weight": "link.safetensors"}})"), std::nullopt);
+}
+
+TEST_F(ShardedTest, ShardsAreNotFollowedOutOfTheFolder) {
+  const TempFolder elsewhere;
+  elsewhere.Write("secret.safetensors", folder_.Read("model-00001-of-00002.safetensors"));
+  folder_.Symlink(elsewhere.Path("secret.safetensors"), "absolute.safetensors");
+  folder_.Symlink("loop.safetensors", "loop.safetensors");
+  folder_.Symlink(
+      "../" + elsewhere.path().substr(elsewhere.path().rfind('/') + 1) + "/secret.safetensors",
+      "relative.safetensors");
+  for (const std::string name : {"absolute", "relative", "loop"}) {
+    EXPECT_EQ(CodeOfIndex(R"({"weight_map": {"fc1.weight": ")" + name + R"(.safetensors"}})"),
+              ErrorCode::kIndexInvalid)
+        << name;
+  }
 }
 
 TEST_F(ShardedTest, AShardThatChangesIsNoticed) {
@@ -214,8 +269,17 @@ TEST_F(ShardedTest, AShardThatChangesIsNoticed) {
                 R"({"weight_map": {"fc1.weight": "model-00001-of-00002.safetensors"}})");
   const absl::StatusOr<Checkpoint> opened = Checkpoint::Open(folder_.Path("m.index.json"));
   ASSERT_TRUE(opened.ok()) << opened.status();
+  const auto listed = [&] {
+    const std::vector<FolderEntry> entries = *ScanFolder(folder_.path());
+    for (const FolderEntry& entry : entries) {
+      if (entry.name == "m.index.json") return entry.identity;
+    }
+    return FileIdentity{};
+  };
+  EXPECT_EQ(opened->identity(), listed());
   folder_.Write("model-00001-of-00002.safetensors", "x");
   EXPECT_EQ(GetErrorCode(opened->CheckUnchanged()), ErrorCode::kIoError);
+  EXPECT_NE(opened->identity(), listed());
 }
 
 }  // namespace

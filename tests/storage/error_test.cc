@@ -29,6 +29,13 @@ TEST(ErrorTest, ReadErrorsAreTransient) {
   EXPECT_FALSE(MayBeTorn(status));
 }
 
+TEST(ErrorTest, WhetherItMayBeTornCanBeSaidOfOneError) {
+  const absl::Status zeros = MakeError(ErrorCode::kNotACheckpoint, "a.pt: is all zeros");
+  EXPECT_TRUE(MayBeTorn(MarkTorn(zeros, true)));
+  EXPECT_EQ(GetErrorCode(MarkTorn(zeros, true)), ErrorCode::kNotACheckpoint);
+  EXPECT_FALSE(MayBeTorn(MarkTorn(MakeError(ErrorCode::kCrcMismatch, "a.pt: has none"), false)));
+}
+
 TEST(ErrorTest, OtherStatusesHaveNoCode) {
   EXPECT_EQ(GetErrorCode(absl::InternalError("x")), std::nullopt);
   EXPECT_FALSE(MayBeTorn(absl::DataLossError("x")));

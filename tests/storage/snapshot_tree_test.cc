@@ -58,6 +58,30 @@ TEST_F(SnapshotTreeTest, ABundleStaysAsItIs) {
   EXPECT_EQ(Make(found, true).root, found.container);
 }
 
+TEST_F(SnapshotTreeTest, WhatLiesAmongTheWeightsIsNoPartOfThem) {
+  // torch.save({**model.state_dict(), "optimizer": ..., "epoch": 3})
+  StateDict found;
+  found.container = tree_.Add(NodeKind::kDict);
+  const NodeId weight = Parameter(0);
+  found.entries = {{"fc.weight", "fc.weight", weight}};
+  found.other_keys = {"fc._extra_state", "optimizer", "epoch"};
+  Set(found.container, "fc.weight", weight);
+  Set(found.container, "fc._extra_state", tree_.AddInt(1));
+  Set(found.container, "optimizer", tree_.Add(NodeKind::kDict));
+  Set(found.container, "epoch", tree_.AddInt(3));
+  const NodeId metadata = tree_.Add(NodeKind::kDict);
+  tree_.SetAttributes(found.container, metadata);
+  tree_.set_root(found.container);
+  EXPECT_TRUE(HoldsMoreThanWeights(tree_, found));
+  EXPECT_EQ(Make(found, false).root, found.container);
+  const SnapshotTree weights = Make(found, true);
+  EXPECT_THAT(Keys(weights.tree, weights.root), ElementsAre("fc.weight", "fc._extra_state"));
+  EXPECT_EQ(weights.tree.attributes(weights.root), metadata);
+
+  found.other_keys = {"fc._extra_state"};
+  EXPECT_FALSE(HoldsMoreThanWeights(tree_, found));
+}
+
 TEST_F(SnapshotTreeTest, AModuleBecomesADetachedStateDictUnderTheFilesKeys) {
   const StateDict found = Module();
   tree_.set_root(found.container);

@@ -3,6 +3,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "storage/error.h"
+#include "storage/state_dict_finder.h"
 #include "tests/storage/fixtures.h"
 #include "tests/storage/made_checkpoint.h"
 
@@ -139,6 +140,23 @@ TEST_F(StateDictTest, EntriesThatAreNoTensorsAreReported) {
   ASSERT_TRUE(found.ok()) << found.status();
   EXPECT_THAT(Keys(*found), ElementsAre("w"));
   EXPECT_THAT(found->other_keys, ElementsAre("fc._extra_state"));
+}
+
+TEST_F(StateDictTest, DictsThatManyKeysLeadToAreLookedAtOnce) {
+  NodeId dict = Weights({"w"});
+  for (int level = 0; level < 8; ++level) {
+    std::vector<std::pair<std::string, NodeId>> items;
+    for (const char* key :
+         {"model_state_dict", "state_dict", "model", "module", "net", "network", "weights"}) {
+      items.emplace_back(key, dict);
+    }
+    dict = made_.AddDict(items);
+  }
+  // 7^8 ways lead to the weights: a search that walks them all does not end in this test's time.
+  made_.tree.set_root(dict);
+  const absl::StatusOr<StateDict> found = FindStateDictInTree(made_.tree, "made.pt", {});
+  ASSERT_TRUE(found.ok()) << found.status();
+  EXPECT_THAT(Keys(*found), ElementsAre("w"));
 }
 
 TEST_F(StateDictTest, AFileWithoutWeightsSaysWhatItHolds) {

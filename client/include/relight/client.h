@@ -117,8 +117,8 @@ enum class Health : std::uint8_t { kUnknown, kServing, kNotServing, kServiceUnkn
 
 class RELIGHT_CLIENT_API Client {
  public:
-  // `target` is "host:port" or "unix:/path". INVALID_ARGUMENT for one that cannot be either;
-  // UNAVAILABLE where options.connect_timeout passes without a server.
+  // `target` is "host:port" or "unix:/path", the path as it stands on disk. INVALID_ARGUMENT for
+  // one that cannot be either; UNAVAILABLE where options.connect_timeout passes without a server.
   static absl::StatusOr<Client> Connect(const std::string& target,
                                         const ConnectOptions& options = {});
 

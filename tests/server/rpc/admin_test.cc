@@ -306,6 +306,25 @@ TEST_F(AdminTest, SnapshotSendsProgressAndThenTheResult) {
   EXPECT_FALSE(core_.last_snapshot().lossless);
 }
 
+TEST_F(AdminTest, SnapshotOfVersionZeroIsNotOneOfTheServedVersion) {
+  core_.SetSnapshotScript(
+      [](const serving::ServerCore::SnapshotProgress&) -> absl::StatusOr<serving::SnapshotResult> {
+        return serving::SnapshotResult{};
+      });
+  const auto asked_for = [&](const v1::SnapshotRequest& request) {
+    grpc::ClientContext context;
+    auto stream = admin_->Snapshot(&context, request);
+    v1::SnapshotProgress progress;
+    while (stream->Read(&progress)) continue;
+    EXPECT_TRUE(stream->Finish().ok());
+    return core_.last_snapshot().version;
+  };
+  v1::SnapshotRequest request = For<v1::SnapshotRequest>("echo");
+  EXPECT_EQ(asked_for(request), std::nullopt);
+  request.set_version(0);
+  EXPECT_EQ(asked_for(request), 0);
+}
+
 TEST_F(AdminTest, CancelledSnapshotStops) {
   std::atomic<bool> stopped = false;
   core_.SetSnapshotScript([&stopped](const serving::ServerCore::SnapshotProgress& progress)

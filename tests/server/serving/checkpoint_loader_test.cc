@@ -49,6 +49,11 @@ class CheckpointLoaderTest : public ::testing::Test {
   LoadResult Load(LoadOrder order) {
     order.version = 3;
     order.generation = 7;
+    if (listed_.has_value()) {
+      order.listed = *listed_;
+    } else if (const auto listed = storage::IdentifyFile(order.path); listed.ok()) {
+      order.listed = *listed;
+    }
     const LoadTools tools{
         config_, graph_,
         [this](std::size_t size) { return arena_.Acquire(size, absl::Seconds(0)); },
@@ -61,6 +66,7 @@ class CheckpointLoaderTest : public ::testing::Test {
   }
   LoadResult Load(const std::string& path) { return Load(LoadOrder{.path = path}); }
 
+  std::optional<storage::FileIdentity> listed_;  // Absent: it is as it was when it was listed.
   config::ModelConfig config_;
   SimpleNetGraph graph_;
   FakeGraphFactory memory_{nullptr};
@@ -126,8 +132,10 @@ TEST_F(CheckpointLoaderTest, MissingFileMayComeBack) {
 TEST_F(CheckpointLoaderTest, WhatTheGraphRefusesIsRefusedAndWhatTheDeviceLacksMayPass) {
   graph_.on_bind = absl::InvalidArgumentError("cannot be folded");
   EXPECT_EQ(Load(Good("model_state.pth")).verdict, Verdict::kRefused);
+  graph_.on_bind = absl::InternalError("no kernel");
+  EXPECT_EQ(Load(Good("model_state.pth")).verdict, Verdict::kRefused);
   for (const absl::Status& status :
-       {absl::ResourceExhaustedError("no memory"), absl::InternalError("device error")}) {
+       {absl::ResourceExhaustedError("no memory"), absl::UnavailableError("device error")}) {
     graph_.on_bind = status;
     EXPECT_EQ(Load(Good("model_state.pth")).verdict, Verdict::kTransient);
   }
@@ -163,11 +171,20 @@ TEST_F(CheckpointLoaderTest, FileThatIsWrittenToWhileItIsReadIsTorn) {
   EXPECT_EQ(Load(folder.Path("a.pth")).verdict, Verdict::kTorn);
 }
 
+TEST_F(CheckpointLoaderTest, FileThatChangedSinceItWasListedIsNotSettled) {
+  listed_ = *storage::IdentifyFile(Good("model.safetensors"));
+  listed_->modified -= absl::Hours(1);
+  EXPECT_EQ(Load(Good("model.safetensors")).verdict, Verdict::kUnsettled);
+  listed_ = *storage::IdentifyFile(Good("model_state.pth"));
+  listed_->modified -= absl::Hours(1);
+  EXPECT_EQ(Load(Good("model_state.pth")).verdict, Verdict::kServed) << "checksums tell";
+}
+
 TEST_F(CheckpointLoaderTest, ChecksumsMayBeRequired) {
   config_.checkpoints.require_crc = true;
   const LoadResult result = Load(Good("model.safetensors"));
   EXPECT_THAT(std::string(result.status.message()), HasSubstr("CRC"));
-  EXPECT_EQ(result.verdict, Verdict::kTorn) << "refused once it has not changed for a while";
+  EXPECT_EQ(result.verdict, Verdict::kRefused) << "waiting gives it none";
   EXPECT_EQ(Load(Good("model_state.pth")).verdict, Verdict::kServed);
 }
 

@@ -2,7 +2,11 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
+#include <cmath>
 #include <filesystem>
+#include <thread>
+#include <utility>
 
 #include "tests/server/serving/core_harness.h"
 
@@ -91,7 +95,8 @@ TEST_F(CoreAdminTest, PinToWhatIsLoadedSwapsWithoutLoading) {
   std::filesystem::remove(root_.Path(In("step-1.pt")));
   ASSERT_TRUE(core_->Pin("m", 1).ok());
   EXPECT_EQ(Ask(), 10);
-  EXPECT_EQ(StatusOf().generation, 1u);
+  EXPECT_EQ(StatusOf().generation, 3u);
+  EXPECT_EQ(Reloads("served"), 2u);
 }
 
 TEST_F(CoreAdminTest, PinToAVersionThatHoldsTheServedWeightsIsServedUnderItsOwnNumber) {
@@ -175,7 +180,42 @@ TEST_F(CoreAdminTest, RollBackToTheGenerationBeforeOfTheSameVersion) {
   SnapshotRequest request;
   request.model = "m";
   request.version = 1;
-  EXPECT_EQ(core_->Snapshot(request, {})->generation, 1u);
+  EXPECT_EQ(core_->Snapshot(request, {})->generation, 3u);
+}
+
+TEST_F(CoreAdminTest, GoingBackIsASwapToo) {
+  Save("step-1.pt", 10);
+  Start();
+  Save("step-2.pt", 20);
+  Look();
+  ASSERT_TRUE(core_->RollBack("m").ok());
+  EXPECT_EQ(StatusOf().generation, 3u) << "a generation never repeats";
+  const std::vector<HistoryEntry> history = *core_->GetHistory("m", 0);
+  const auto again = std::find_if(history.begin(), history.end(), [](const HistoryEntry& entry) {
+    return entry.event == HistoryEvent::kServed;
+  });
+  ASSERT_NE(again, history.end());
+  EXPECT_EQ(again->generation, 3u);
+  EXPECT_EQ(again->version, 1);
+  EXPECT_EQ(again->file_sha256.size(), 64u);
+
+  Look();
+  EXPECT_EQ(StatusOf().generation, 3u) << "looking again swaps nothing";
+  ASSERT_TRUE(core_->Unpin("m").ok());
+  EXPECT_EQ(Ask(), 20);
+  EXPECT_EQ(StatusOf().generation, 4u);
+  EXPECT_EQ(Reloads("served"), 2u) << "from memory, not from the folder";
+}
+
+TEST_F(CoreAdminTest, GoingBackTwiceIsNotGoingForthAgain) {
+  for (const int step : {1, 2, 3}) {
+    Save("step-" + std::to_string(step) + ".pt", static_cast<float>(10 * step));
+    step == 1 ? Start() : Look();
+  }
+  ASSERT_TRUE(core_->RollBack("m").ok());
+  EXPECT_EQ(Ask(), 20);
+  ASSERT_TRUE(core_->RollBack("m").ok());
+  EXPECT_EQ(Ask(), 10);
 }
 
 TEST_F(CoreAdminTest, RollBackWithNothingBeforeFails) {
@@ -276,6 +316,7 @@ TEST_F(CoreAdminTest, NewModelWithABrokenConfigIsShownAsFailed) {
 }
 
 TEST_F(CoreAdminTest, RemovedModelIsServedUntilItsRemovalCounts) {
+  AddModel("other", kConfig);
   Save("step-1.pt", 10);
   Start();
   std::filesystem::remove_all(root_.Path("models/m"));
@@ -285,6 +326,31 @@ TEST_F(CoreAdminTest, RemovedModelIsServedUntilItsRemovalCounts) {
   Look(absl::Seconds(1));
   EXPECT_EQ(AskStatus().code(), absl::StatusCode::kNotFound);
   EXPECT_TRUE(LookUntilModelsLeft(0));
+}
+
+TEST_F(CoreAdminTest, RepositoryThatIsSeenEmptyUnloadsNothing) {
+  Save("step-1.pt", 10);
+  Start();
+  std::filesystem::rename(root_.Path("models"), root_.Path("unmounted"));
+  root_.MakeFolder("models");
+  for (int i = 0; i < 10; ++i) Look(absl::Seconds(3));
+  EXPECT_EQ(Ask(), 10);
+}
+
+TEST_F(CoreAdminTest, ModelThatReturnsCountsItsGenerationsOn) {
+  AddModel("other", kConfig);
+  Save("step-1.pt", 10);
+  Start();
+  Save("step-2.pt", 20);
+  Look();
+  ASSERT_EQ(StatusOf().generation, 2u);
+  std::filesystem::rename(root_.Path("models/m"), root_.Path("away"));
+  for (int i = 0; i < 4; ++i) Look(absl::Seconds(3));
+  ASSERT_EQ(AskStatus().code(), absl::StatusCode::kNotFound);
+  std::filesystem::rename(root_.Path("away"), root_.Path("models/m"));
+  for (int i = 0; i < 3; ++i) Look();
+  EXPECT_EQ(Ask(), 20);
+  EXPECT_EQ(StatusOf().generation, 3u);
 }
 
 TEST_F(CoreAdminTest, ChangedConfigIsServedTogetherWithItsWeights) {
@@ -348,6 +414,192 @@ TEST_F(CoreAdminTest, DrainingRefusesNewRequests) {
   const absl::Status status = AskStatus();
   EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
   EXPECT_THAT(std::string(status.message()), HasSubstr("draining"));
+}
+
+TEST_F(CoreAdminTest, ConfigSavedWhileTheOneBeforeIsReadIsNoticed) {
+  Save("step-1.pt", 10);
+  Start();
+  bool saved = false;
+  factory_.on_create = [&](const config::ModelConfig&) {
+    if (!std::exchange(saved, true)) {
+      WriteConfig("m", std::string(kConfig) + "batching { max_batch_size: 8 }");
+    }
+    return absl::OkStatus();
+  };
+  WriteConfig("m", std::string(kConfig) + "batching { max_batch_size: 4 }");
+  for (int i = 0; i < 6; ++i) Look();
+  EXPECT_TRUE(saved);
+  EXPECT_EQ((*core_->GetModelInfo("m"))->max_batch_size, 8);
+}
+
+TEST_F(CoreAdminTest, ChangedConfigDoesNotGoBackToAnOlderCheckpoint) {
+  Save("step-1.pt", 10);
+  Save("step-2.pt", 20);
+  Start();
+  ASSERT_EQ(Ask(), 20);
+  ReplaceFile(In("step-2.pt"), CheckpointBytes({std::nanf("")}));
+  Look();
+  WriteConfig("m", std::string(kConfig) + "batching { max_batch_size: 4 }");
+  for (int i = 0; i < 4; ++i) Look();
+  EXPECT_EQ(Ask(), 20) << "a bad file leaves what serves in its place";
+  EXPECT_EQ((*core_->GetModelInfo("m"))->max_batch_size, 32);
+  EXPECT_THAT(StatusOf().last_error, HasSubstr("step-2.pt"));
+
+  std::filesystem::remove(root_.Path(In("step-2.pt")));
+  for (int i = 0; i < 4; ++i) Look(absl::Seconds(3));
+  EXPECT_EQ(Ask(), 20);
+  EXPECT_THAT(StatusOf().reason, HasSubstr("as new as version 2"));
+
+  Save("step-3.pt", 30);
+  Look();
+  EXPECT_EQ(Ask(), 30);
+  EXPECT_EQ((*core_->GetModelInfo("m"))->max_batch_size, 4);
+}
+
+TEST_F(CoreAdminTest, ConfigThatChangesWhileNothingServesIsDescribedAtOnce) {
+  Start();
+  WriteConfig("m", std::string(kConfig) + "batching { max_batch_size: 4 }");
+  for (int i = 0; i < 3; ++i) Look();
+  EXPECT_EQ((*core_->GetModelInfo("m"))->max_batch_size, 4);
+}
+
+TEST_F(CoreAdminTest, BrokenConfigOfANewModelIsToldOnce) {
+  Start();
+  int told = 0;
+  const auto subscription = core_->Subscribe([&](const std::string&) { ++told; });
+  AddModel("n", "no_such_field: 1");
+  for (int i = 0; i < 4; ++i) Look();
+  const int before = told;
+  EXPECT_GT(before, 0);
+  for (int i = 0; i < 20; ++i) Look();
+  EXPECT_EQ(told, before);
+}
+
+TEST_F(CoreAdminTest, UnloadedModelSaysHowToGetItBack) {
+  Save("step-1.pt", 10);
+  Start();
+  ASSERT_TRUE(core_->Unload("m").ok());
+  EXPECT_THAT(std::string(AskStatus().message()), HasSubstr("unloaded by an admin; reload"));
+  ASSERT_TRUE(core_->Reload("m").ok());
+  EXPECT_EQ(Ask(), 10);
+}
+
+TEST_F(CoreAdminTest, PinThatFailsLeavesAnUnloadedModelUnloaded) {
+  Save("step-1.pt", 10);
+  ReplaceFile(In("step-2.pt"), CheckpointBytes({1, 2}));
+  Start();
+  ASSERT_TRUE(core_->Unload("m").ok());
+  EXPECT_EQ(core_->Pin("m", 2).status().code(), absl::StatusCode::kFailedPrecondition);
+  Look();
+  EXPECT_EQ(AskStatus().code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(StatusOf().state, ModelState::kUnloaded);
+}
+
+TEST_F(CoreAdminTest, ReloadIsAnsweredAlthoughTheTrainerSavesFasterThanLoadsEnd) {
+  Start();
+  Save("step-0.pt", 1);
+  int saves = 0;
+  world_->on_bind = [&](float) {
+    ++saves;
+    Save("step-" + std::to_string(saves) + ".pt", static_cast<float>(saves + 1));
+    return absl::OkStatus();
+  };
+  const absl::StatusOr<ReloadResult> result = core_->Reload("m");
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_TRUE(result->swapped);
+  world_->on_bind = nullptr;
+}
+
+TEST_F(CoreAdminTest, OverwrittenVersionCountsOn) {
+  Save("step-1.pt", 10);
+  Start();
+  EXPECT_EQ(Ask(), 10);
+  for (const float weight : {20.0F, 30.0F, 40.0F}) {
+    Save("step-1.pt", weight);
+    Look();
+    EXPECT_EQ(Ask(), weight);
+  }
+  const auto rows = *core_->GetStatistics("m", std::nullopt);
+  ASSERT_EQ(rows.size(), 1u);
+  EXPECT_EQ(rows[0].second.success.count, 4u) << "a counter never goes back";
+}
+
+// --- with threads of its own ---
+
+class CoreThreadsTest : public CoreTest {
+ protected:
+  Gate load_;
+};
+
+TEST_F(CoreThreadsTest, RollBackDoesNotWaitForAReload) {
+  Save("step-0.pt", 5);
+  Save("step-1.pt", 10);
+  std::atomic<bool> reloading{false};
+  world_->on_bind = [&](float weight) -> absl::Status {
+    if (weight != 20) return absl::OkStatus();
+    if (!reloading) return absl::FailedPreconditionError("not before it is asked for");
+    load_.Pass();
+    return absl::OkStatus();
+  };
+  ASSERT_TRUE(TryStart(Core::Threads::kOwn).ok());
+  while (!core_->IsReady()) std::this_thread::yield();
+  Save("step-2.pt", 20);
+  while (Candidate("step-2.pt").state != VersionState::kRefused) std::this_thread::yield();
+  reloading = true;
+  absl::Status reloaded;
+  std::thread reload([&] { reloaded = core_->Reload("m").status(); });
+  load_.AwaitArrivals(1);
+  absl::Status rolled_back = absl::UnknownError("not yet");
+  std::thread roll_back([&] { rolled_back = core_->RollBack("m").status(); });
+  reload.join();  // Although what it waits for is still held.
+  EXPECT_EQ(reloaded.code(), absl::StatusCode::kAborted);
+  load_.Open();
+  roll_back.join();
+  EXPECT_TRUE(rolled_back.ok()) << rolled_back;
+  EXPECT_EQ(Ask(), 5) << "not the version that was being loaded";
+}
+
+TEST_F(CoreThreadsTest, DrainAnswersThoseWhoWaitForALoad) {
+  world_->on_bind = [this](float) {
+    load_.Pass();
+    return absl::OkStatus();
+  };
+  Save("step-1.pt", 10);
+  ASSERT_TRUE(TryStart(Core::Threads::kOwn).ok());
+  absl::Status reloaded;
+  std::thread reload([&] { reloaded = core_->Reload("m").status(); });
+  load_.AwaitArrivals(1);
+  core_->Drain(absl::Now());
+  reload.join();
+  EXPECT_EQ(reloaded.code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(core_->Pin("m", 1).status().code(), absl::StatusCode::kUnavailable);
+  load_.Open();
+}
+
+TEST_F(CoreThreadsTest, SnapshotsAreTakenWhileConfigsChange) {
+  Save("step-1.pt", 10);
+  ASSERT_TRUE(TryStart(Core::Threads::kOwn).ok());
+  while (!core_->IsReady()) std::this_thread::yield();
+  std::atomic<bool> done{false};
+  std::thread snapshots([&] {
+    for (int i = 0; i < 40 || !done; ++i) {
+      SnapshotRequest request;
+      request.model = "m";
+      request.overwrite = true;
+      request.weights_only = true;
+      EXPECT_TRUE(core_->Snapshot(request, {}).ok());
+    }
+  });
+  for (int size = 2; size < 6; ++size) {
+    WriteConfig("m",
+                std::string(kConfig) + "batching { max_batch_size: " + std::to_string(size) + " }");
+    while ((*core_->GetModelInfo("m"))->max_batch_size != size) {
+      clock_.Advance(absl::Milliseconds(200));
+      std::this_thread::yield();
+    }
+  }
+  done = true;
+  snapshots.join();
 }
 
 }  // namespace

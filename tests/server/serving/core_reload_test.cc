@@ -88,6 +88,8 @@ TEST_F(CoreReloadTest, FileThatStaysTornIsRefusedAndTheOldVersionServesOn) {
   EXPECT_THAT(StatusOf().last_error, HasSubstr("step-2.pt: ZIP_CORRUPT"));
   EXPECT_EQ(Ask(), 10);
   EXPECT_EQ(Reloads("refused"), 1u);
+  EXPECT_EQ(core_->Reload("m").status().code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ(Candidate("step-2.pt").state, VersionState::kRefused) << "it has been torn for long";
   ReplaceFile(In("step-2.pt"), bytes);
   Look();
   EXPECT_EQ(Ask(), 20);
@@ -127,6 +129,10 @@ TEST_F(CoreReloadTest, WrongShapeIsRefusedAtOnceWithTheReason) {
   EXPECT_EQ(Ask(), 10);
   EXPECT_THAT(Events(), ElementsAre(HistoryEvent::kRefused, HistoryEvent::kServed));
   EXPECT_EQ(StatusOf().state, ModelState::kServing);
+  EXPECT_EQ(core_->Reload("m").status().code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ(Reloads("refused"), 2u);
+  EXPECT_THAT(Events(), ElementsAre(HistoryEvent::kRefused, HistoryEvent::kServed))
+      << "found as it was: no news";
 }
 
 TEST_F(CoreReloadTest, MissingAndUnexpectedKeysAreListedTogether) {

@@ -56,7 +56,9 @@ TEST_F(CoreSnapshotTest, HoldsWeightsAndTrainingState) {
   ServeBundle();
   const absl::StatusOr<SnapshotResult> result = Take();
   ASSERT_TRUE(result.ok()) << result.status();
-  EXPECT_EQ(result->path, root_.Path("snapshots/m/1-1.pt"));
+  EXPECT_EQ(result->path,
+            root_.Path("snapshots/m/1-1-" + result->weights_digest.substr(0, 8) + ".pt"))
+      << "generations begin anew after a restart";
   EXPECT_TRUE(result->training_state);
   EXPECT_EQ(result->version, 1);
   EXPECT_EQ(result->generation, 1u);
@@ -213,6 +215,19 @@ TEST_F(CoreSnapshotTest, IsOneVersionAlthoughNewerOnesArrive) {
   ASSERT_TRUE(result.ok()) << result.status();
   EXPECT_EQ(Ask(), 20);
   EXPECT_EQ(Read(result->path, kWeight), std::vector<float>({10}));
+}
+
+TEST_F(CoreSnapshotTest, SnapshotsMayNotLandWhereCheckpointsAreWatched) {
+  root_.Symlink(root_.Path("models/m"), "link");
+  for (const char* folder : {"models/m/checkpoints", "models", "link/checkpoints", "models/m/"}) {
+    options_.snapshot_dir = root_.Path(folder);
+    const absl::Status status = TryStart();
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << folder;
+    EXPECT_THAT(std::string(status.message()), HasSubstr("--snapshot-dir"));
+  }
+  root_.MakeFolder("models/m/checkpoints-too");
+  options_.snapshot_dir = root_.Path("models/m/checkpoints-too");
+  EXPECT_TRUE(TryStart().ok());
 }
 
 }  // namespace

@@ -11,6 +11,8 @@ namespace {
 using ::testing::ElementsAre;
 using ::testing::IsEmpty;
 
+const ModelListing kOther{.models = {"b"}};
+
 TEST(RepositoryTest, FoldersWithAConfigAreModels) {
   const storage::TempFolder folder;
   for (const char* name : {"b", "a", ".hidden", "no-config"}) folder.MakeFolder(name);
@@ -18,7 +20,7 @@ TEST(RepositoryTest, FoldersWithAConfigAreModels) {
   folder.Write("a/model.textproto");
   folder.Write(".hidden/model.textproto");
   folder.Write("model.textproto");
-  EXPECT_THAT(*ListModels(folder.path()), ElementsAre("a", "b"));
+  EXPECT_THAT(ListModels(folder.path())->models, ElementsAre("a", "b"));
 }
 
 TEST(RepositoryTest, MissingRepositoryIsNotFoundAndNamesTheFlag) {
@@ -30,23 +32,42 @@ TEST(RepositoryTest, MissingRepositoryIsNotFoundAndNamesTheFlag) {
 TEST(RepositoryTest, RemovalCountsAfterTwoListingsAndFiveSeconds) {
   RemovalCounter counter;
   absl::Time now = absl::UnixEpoch();
-  EXPECT_THAT(counter.Count({}, {"a"}, now), IsEmpty());
-  EXPECT_THAT(counter.Count({}, {"a"}, now + absl::Seconds(4)), IsEmpty());
-  EXPECT_THAT(counter.Count({}, {"a"}, now + absl::Seconds(5)), ElementsAre("a"));
+  EXPECT_THAT(counter.Count(kOther, {"a"}, now), IsEmpty());
+  EXPECT_THAT(counter.Count(kOther, {"a"}, now + absl::Seconds(4)), IsEmpty());
+  EXPECT_THAT(counter.Count(kOther, {"a"}, now + absl::Seconds(5)), ElementsAre("a"));
 }
 
 TEST(RepositoryTest, ModelThatReturnsBeginsAnew) {
   RemovalCounter counter;
   absl::Time now = absl::UnixEpoch();
-  EXPECT_THAT(counter.Count({}, {"a"}, now), IsEmpty());
-  EXPECT_THAT(counter.Count({"a"}, {"a"}, now + absl::Seconds(4)), IsEmpty());
-  EXPECT_THAT(counter.Count({}, {"a"}, now + absl::Seconds(10)), IsEmpty());
-  EXPECT_THAT(counter.Count({}, {"a"}, now + absl::Seconds(11)), IsEmpty());
+  EXPECT_THAT(counter.Count(kOther, {"a"}, now), IsEmpty());
+  EXPECT_THAT(counter.Count({.models = {"a"}}, {"a"}, now + absl::Seconds(4)), IsEmpty());
+  EXPECT_THAT(counter.Count(kOther, {"a"}, now + absl::Seconds(10)), IsEmpty());
+  EXPECT_THAT(counter.Count(kOther, {"a"}, now + absl::Seconds(11)), IsEmpty());
 }
 
 TEST(RepositoryTest, OneListingAfterALongTimeRemovesNothing) {
   RemovalCounter counter;
-  EXPECT_THAT(counter.Count({}, {"a"}, absl::UnixEpoch()), IsEmpty());
+  EXPECT_THAT(counter.Count(kOther, {"a"}, absl::UnixEpoch()), IsEmpty());
+}
+
+TEST(RepositoryTest, EmptyOrUnseenIsNotRemoved) {
+  RemovalCounter counter;
+  for (int second = 0; second < 20; second += 2) {
+    const absl::Time now = absl::UnixEpoch() + absl::Seconds(second);
+    EXPECT_THAT(counter.Count({}, {"a"}, now), IsEmpty()) << "a volume that went away";
+    EXPECT_THAT(counter.Count({.models = {"b"}, .unseen = {"a"}}, {"a", "b"}, now), IsEmpty());
+  }
+}
+
+TEST(RepositoryTest, FolderThatCannotBeLookedAtIsUnseen) {
+  const storage::TempFolder folder;
+  folder.Symlink("loop", "loop");
+  folder.Symlink("nowhere", "dangling");
+  folder.MakeFolder("no-config");
+  const ModelListing listing = *ListModels(folder.path());
+  EXPECT_THAT(listing.models, IsEmpty());
+  EXPECT_THAT(listing.unseen, ElementsAre("loop"));
 }
 
 }  // namespace

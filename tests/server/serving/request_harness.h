@@ -98,7 +98,7 @@ inline Slot::Handle MakeVersion(const std::shared_ptr<FakeGraphWorld>& world, st
   served->version = version;
   served->generation = generation;
   served->weights_digest = std::make_shared<const std::string>("digest-" + std::to_string(version));
-  served->model = std::make_unique<FakeBoundModel>(world, weight, outputs);
+  served->model = std::make_shared<FakeBoundModel>(world, weight, outputs);
   served->counters = MakeVersionCounters();
   return served;
 }

@@ -715,20 +715,30 @@ TEST_F(RequestPathTest, EveryAnswerIsOfTheVersionThatItNamesWhileVersionsAreSwap
   }
 
   // The publishing side: one new version after the other, the oldest retired and destroyed here.
+  std::uint64_t version = 1;
   std::uint64_t generation = 1;
+  std::deque<std::uint64_t> loaded = {generation};
   while (running.load() > 0) {
-    ++generation;
-    Publish(static_cast<std::int64_t>(generation), generation, weight_of(generation));
-    if (generation % 5 == 0) path_->slot().MakeCurrent(generation - 1);
-    if (generation > 2) {
-      Slot::Handle old = path_->slot().Remove(generation - 2);
+    ++version;
+    Publish(static_cast<std::int64_t>(version), ++generation, weight_of(version));
+    if (version % 5 == 0) {
+      // The one before comes back, under a number of its own.
+      const std::uint64_t before = std::exchange(loaded.back(), ++generation);
+      ASSERT_TRUE(path_->slot().MakeCurrent(before, generation));
+      loaded.push_back(generation - 1);
+    } else {
+      loaded.push_back(generation);
+    }
+    if (loaded.size() > 2) {
+      Slot::Handle old = path_->slot().Remove(loaded.front());
+      loaded.pop_front();
       ASSERT_NE(old, nullptr);
       ASSERT_TRUE(Slot::DestroyWhenUnused(old, absl::InfiniteDuration()));
     }
   }
   for (std::thread& client : clients) client.join();
   EXPECT_EQ(wrong.load(), 0);
-  EXPECT_GT(generation, 10U);
+  EXPECT_GT(version, 10U);
   EXPECT_EQ(Statistics().requests_succeeded, static_cast<std::uint64_t>(kClients * kRequests));
   EXPECT_THAT(world_->destroyed_on(), ::testing::Each(std::this_thread::get_id()));
 }

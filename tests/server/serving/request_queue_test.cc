@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <memory>
 #include <vector>
 
@@ -30,7 +31,7 @@ class RequestQueueTest : public ::testing::Test {
     return pending;
   }
   static bool Push(RequestQueue& queue, std::unique_ptr<PendingRequest> pending) {
-    return !queue.Push(pending).has_value();
+    return !queue.Push(pending, kNow).has_value();
   }
   static std::vector<std::int64_t> RowsOf(PendingList list) {
     std::vector<std::int64_t> rows;
@@ -152,7 +153,7 @@ TEST_F(RequestQueueTest, RefusedRequestStaysWithTheCaller) {
   RequestQueue queue(Limits());
   queue.Stop(absl::UnavailableError("draining"));
   auto pending = Make(1);
-  const std::optional<Failure> failure = queue.Push(pending);
+  const std::optional<Failure> failure = queue.Push(pending, kNow);
   ASSERT_TRUE(failure.has_value());
   EXPECT_EQ(failure->reason, FailureReason::kUnavailable);
   EXPECT_EQ(failure->status, absl::UnavailableError("draining"));
@@ -168,6 +169,43 @@ TEST_F(RequestQueueTest, IdleOnlyWhenWhatWasTakenIsFinished) {
   EXPECT_FALSE(queue.WaitIdle(absl::Now()));
   queue.Finished(taken.batch.size());
   EXPECT_TRUE(queue.WaitIdle(absl::InfinitePast()));
+}
+
+TEST_F(RequestQueueTest, FullQueueIsSweptOfWhatNobodyWaitsFor) {
+  config::Batching batching = Limits();
+  batching.max_queue_size = 2;
+  batching.max_queue_delay = absl::Seconds(5);
+  RequestQueue queue(batching);
+  std::atomic<bool> cancelled{false};
+  for (int i = 0; i < 2; ++i) {
+    std::unique_ptr<PendingRequest> pending = Make(1);
+    pending->request.cancelled = std::shared_ptr<const std::atomic<bool>>(&cancelled, [](auto*) {});
+    EXPECT_TRUE(Push(queue, std::move(pending)));
+  }
+  EXPECT_FALSE(Push(queue, Make(1)));
+  cancelled = true;
+  std::unique_ptr<PendingRequest> pending = Make(2);
+  EXPECT_TRUE(queue.Push(pending, kNow).has_value()) << "searched a moment ago";
+  EXPECT_FALSE(queue.Push(pending, kNow + absl::Milliseconds(10)).has_value());
+  EXPECT_FALSE(queue.WaitIdle(absl::InfinitePast()));
+  RequestQueue::Taken taken = queue.Take(kNow, kStart + std::chrono::seconds(5));
+  EXPECT_EQ(taken.dropped.front().drop, DropReason::kCancelled);
+  EXPECT_THAT(RowsOf(std::move(taken.dropped)), ElementsAre(1, 1));
+  EXPECT_THAT(RowsOf(std::move(taken.batch)), ElementsAre(2));
+  queue.Finished(3);
+  EXPECT_TRUE(queue.WaitIdle(absl::InfinitePast()));
+}
+
+TEST_F(RequestQueueTest, WhatWaitsForCompanyIsLookedAtWhenItsTimeIsOver) {
+  config::Batching batching = Limits();
+  batching.max_queue_delay = absl::Seconds(2);
+  RequestQueue queue(batching);
+  std::unique_ptr<PendingRequest> pending = Make(1);
+  pending->queue_deadline = kNow + absl::Milliseconds(20);
+  EXPECT_TRUE(Push(queue, std::move(pending)));
+  const RequestQueue::Taken taken = Take(queue);
+  EXPECT_TRUE(taken.batch.empty());
+  EXPECT_EQ(taken.look_again, kStart + std::chrono::milliseconds(20));
 }
 
 }  // namespace

@@ -19,7 +19,7 @@ class SlotTest : public ::testing::Test {
     auto served = std::make_shared<ServedVersion>();
     served->version = version;
     served->generation = generation;
-    served->model = std::make_unique<FakeBoundModel>(world_, 1.0F, 1);
+    served->model = std::make_shared<FakeBoundModel>(world_, 1.0F, 1);
     return served;
   }
   std::vector<std::uint64_t> Generations() const {
@@ -58,18 +58,33 @@ TEST_F(SlotTest, FindsTheNewestGenerationOfAnOverwrittenVersion) {
   EXPECT_THAT(slot_.LoadedVersions(), ElementsAre(100));
 }
 
-TEST_F(SlotTest, GoingBackKeepsTheOrderOfGenerations) {
+TEST_F(SlotTest, GoingBackGivesANewGenerationAndKeepsTheOrderOfLoads) {
   slot_.Publish(Make(100, 1));
   slot_.Publish(Make(200, 2));
-  EXPECT_TRUE(slot_.MakeCurrent(1));
+  EXPECT_TRUE(slot_.MakeCurrent(1, 3));
   EXPECT_EQ(slot_.Current()->version, 100);
-  EXPECT_THAT(Generations(), ElementsAre(2, 1));
+  EXPECT_EQ(slot_.Current()->generation, 3U);
+  EXPECT_THAT(Generations(), ElementsAre(2, 3));
   EXPECT_THAT(slot_.LoadedVersions(), ElementsAre(200, 100));
+  EXPECT_EQ(slot_.Remove(1), nullptr);
+}
+
+TEST_F(SlotTest, DestroyWaitsForABatchThatBeganBeforeTheVersionCameBack) {
+  slot_.Publish(Make(100, 1));
+  Slot::Handle in_use = slot_.Current();
+  slot_.Publish(Make(200, 2));
+  slot_.MakeCurrent(1, 3);
+  Slot::Handle removed = slot_.Remove(3);
+  EXPECT_FALSE(Slot::DestroyWhenUnused(removed, absl::ZeroDuration()));
+  in_use.reset();
+  EXPECT_EQ(world_->live_models(), 2U);
+  EXPECT_TRUE(Slot::DestroyWhenUnused(removed, absl::ZeroDuration()));
+  EXPECT_EQ(world_->live_models(), 1U);
 }
 
 TEST_F(SlotTest, MakingAnUnloadedGenerationCurrentChangesNothing) {
   slot_.Publish(Make(100, 1));
-  EXPECT_FALSE(slot_.MakeCurrent(7));
+  EXPECT_FALSE(slot_.MakeCurrent(7, 8));
   EXPECT_EQ(slot_.Current()->generation, 1U);
 }
 

@@ -52,7 +52,7 @@ class VersionPolicyTest : public ::testing::Test {
 
   Decision Decide(std::optional<std::string> loading = std::nullopt) {
     Decision decision =
-        serving::Decide(PolicyInput{memory_, rule_, loaded_, unlisted_, pin_, unloaded_,
+        serving::Decide(PolicyInput{memory_, rule_, loaded_, elsewhere_, unlisted_, pin_, unloaded_,
                                     std::move(loading), clock_.Now(), settings_});
     CheckTransitions(decision);
     return decision;
@@ -104,6 +104,7 @@ class VersionPolicyTest : public ::testing::Test {
   config::VersionRule rule_;
   FolderMemory memory_;
   std::vector<LoadedRow> loaded_;
+  std::optional<LoadedRow> elsewhere_;
   std::optional<std::int64_t> pin_;
   bool unlisted_ = false;
   bool unloaded_ = false;
@@ -250,6 +251,33 @@ TEST_F(VersionPolicyTest, KnownInodeUnderANewNameIsNotTakenForARename) {
   const Decision decision = ScanAndDecide();
   EXPECT_EQ(decision.file, "step-2.pt");
   EXPECT_FALSE(decision.settled);
+}
+
+TEST_F(VersionPolicyTest, NothingOlderThanWhatServesUnderAnotherConfigIsTaken) {
+  Put("step-1.pt");
+  Put("step-2.pt");
+  elsewhere_ = LoadedRow{2, 7, "step-2.pt", "step-2", folder_["step-2.pt"].identity, true};
+  Decision decision = ScanAndDecide();
+  EXPECT_EQ(decision.file, "step-2.pt") << "the same file has to be loaded here too";
+  Finish(decision, Verdict::kRefused, "NaN");
+  decision = ScanAndDecide();
+  EXPECT_EQ(decision.action, Action::kNothing);
+  EXPECT_THAT(decision.reason, ::testing::HasSubstr("as new as version 2"));
+  EXPECT_THAT(Find(decision, "step-1.pt")->reason, ::testing::HasSubstr("is older than step-2.pt"));
+  pin_ = 1;
+  EXPECT_EQ(ScanAndDecide().file, "step-1.pt") << "unless it is asked for";
+  pin_.reset();
+  Put("step-3.pt");
+  EXPECT_EQ(ScanAndDecide().file, "step-3.pt");
+}
+
+TEST_F(VersionPolicyTest, WhatComesLaterIsJudgedByWatching) {
+  // By a network file system whose clock is behind, say.
+  Scan();
+  Put("step-1.pt", absl::Hours(1));
+  EXPECT_FALSE(ScanAndDecide().settled);
+  clock_.Advance(absl::Seconds(1));
+  EXPECT_TRUE(ScanAndDecide().settled);
 }
 
 TEST_F(VersionPolicyTest, TimesFromTheFutureAreJudgedByWatching) {

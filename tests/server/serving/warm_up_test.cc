@@ -88,7 +88,7 @@ TEST_F(WarmUpTest, FailureOfTheGraphIsPassedOn) {
   world_->on_forward = [](absl::Span<const model::HostTensor>) {
     return absl::InternalError("no kernel");
   };
-  EXPECT_EQ(Run(2), absl::InternalError("no kernel"));
+  EXPECT_EQ(Run(2), absl::InternalError("the warm-up with x [2, 2] failed: no kernel"));
 }
 
 TEST_F(WarmUpTest, BatchThatNoRequestCouldHaveIsInvalid) {
