@@ -99,6 +99,7 @@ std::shared_ptr<const Tree> Checkpoint::shared_tree() const { return impl_->cont
 const std::vector<StorageInfo>& Checkpoint::storages() const { return impl_->contents.storages; }
 const Summary& Checkpoint::summary() const { return impl_->contents.summary; }
 const FileIdentity& Checkpoint::identity() const { return impl_->identity; }
+const std::vector<InputFile>& Checkpoint::files() const { return impl_->files; }
 int Checkpoint::fd(std::uint32_t file) const { return impl_->files[file].fd(); }
 absl::Status Checkpoint::CheckUnchanged() const { return CheckAllUnchanged(impl_->files); }
 

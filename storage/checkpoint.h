@@ -89,6 +89,8 @@ struct Summary {
   std::vector<std::string> notes;           // Whatever else an operator may want to know.
 };
 
+class InputFile;
+
 class Checkpoint {
  public:
   static absl::StatusOr<Checkpoint> Open(const std::string& path, const ReadOptions& options = {});
@@ -125,6 +127,8 @@ class Checkpoint {
   // checkpoints delete, rename and link them all the time.
   absl::Status CheckContentUnchanged() const;
 
+  // The open files (storage/input_file.h): the one that was named and, behind an index, its shards.
+  const std::vector<InputFile>& files() const;
   // The open descriptor of one of the files (StorageInfo::file), for copying parts of it elsewhere.
   // Stays owned by this object.
   int fd(std::uint32_t file = 0) const;

@@ -6,7 +6,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <cerrno>
 #include <map>
 #include <nlohmann/json.hpp>
@@ -19,86 +18,16 @@
 #include "base/escape.h"
 #include "base/status_macros.h"
 #include "base/unique_fd.h"
+#include "storage/candidate_names.h"
+#include "storage/error.h"
 #include "storage/posix_error.h"
 
 namespace relight::storage {
 namespace {
 
-constexpr std::array<std::string_view, 5> kSuffixes = {".pt", ".pth", ".bin", ".ckpt",
-                                                       ".safetensors"};
-constexpr char kSuffixList[] = ".pt .pth .bin .ckpt .safetensors .index.json";
 constexpr std::size_t kMaxIndexBytes = std::size_t{64} << 20;
 constexpr std::size_t kMaxShards = 10'000;
-
-// Name without one of kSuffixes; the whole name where it has none, or nothing else.
-std::string_view WithoutSuffix(std::string_view name) {
-  for (const std::string_view suffix : kSuffixes) {
-    if (name.size() > suffix.size() && name.ends_with(suffix)) {
-      return name.substr(0, name.size() - suffix.size());
-    }
-  }
-  return name;
-}
-
-bool HasSuffix(std::string_view name) { return WithoutSuffix(name).size() != name.size(); }
-
-// Where ".index.json" or ".index.<variant>.json" begins in a name, else npos.
-std::size_t IndexPosition(std::string_view name) {
-  if (!name.ends_with(".json")) return std::string_view::npos;
-  const std::size_t at = name.rfind(".index.");
-  if (at == std::string_view::npos || at == 0) return std::string_view::npos;
-  // What follows is "json", or a variant without dots and ".json".
-  const std::string_view rest = name.substr(at + std::string_view(".index.").size());
-  const bool plain = rest == "json";
-  const bool variant = rest.size() > 5 && rest.find('.') == rest.size() - 5;
-  return plain || variant ? at : std::string_view::npos;
-}
-
-bool IsIndex(std::string_view name) { return IndexPosition(name) != std::string_view::npos; }
-
-std::string_view Stem(std::string_view name) {
-  const std::size_t index = IndexPosition(name);
-  return WithoutSuffix(index == std::string_view::npos ? name : name.substr(0, index));
-}
-
-bool AllDigits(std::string_view text) {
-  return !text.empty() &&
-         std::all_of(text.begin(), text.end(), [](char c) { return c >= '0' && c <= '9'; });
-}
-
-// "model-00001-of-00002.safetensors", unless it is the only one. Such a file may arrive before the
-// index that names it, and must not pass for a checkpoint meanwhile.
-bool LooksLikeShard(std::string_view name) {
-  const std::string_view stem = WithoutSuffix(name);
-  constexpr std::string_view kOf = "-of-";
-  const std::size_t of = stem.rfind(kOf);
-  if (of == std::string_view::npos) return false;
-  const std::string_view count = stem.substr(of + kOf.size());
-  const std::size_t dash = stem.rfind('-', of == 0 ? 0 : of - 1);
-  if (dash == std::string_view::npos || !AllDigits(count)) return false;
-  const std::size_t digit = count.find_first_not_of('0');
-  const bool single = digit != std::string_view::npos && count.substr(digit) == "1";
-  return AllDigits(stem.substr(dash + 1, of - dash - 1)) && !single;
-}
-
-// What trainers keep beside the weights in a folder per checkpoint.
-bool IsHelper(std::string_view name) {
-  const auto is = [name](std::string_view prefix, std::string_view suffix) {
-    return name.starts_with(prefix) && name.ends_with(suffix);
-  };
-  return is("optimizer", ".pt") || is("optimizer", ".bin") || is("scheduler", ".pt") ||
-         is("scheduler", ".bin") || is("sampler", ".bin") || is("scaler", ".pt") ||
-         is("rng_state", ".pth") || name == "training_args.bin";
-}
-
-// Why the name alone rules an entry out; empty where it does not.
-std::string ReasonByName(std::string_view name) {
-  if (name.starts_with(".")) return "hidden: the name starts with a dot";
-  if (name.ends_with(".tmp") || name.ends_with(".part") || name.ends_with("~")) {
-    return "temporary: the name ends in .tmp, .part or ~";
-  }
-  return "";
-}
+constexpr std::size_t kMaxShownPathBytes = 1024;
 
 std::string ReasonByType(mode_t mode) {
   if (S_ISFIFO(mode)) return "is a FIFO, not a regular file";
@@ -196,7 +125,7 @@ struct Listing {
 // Fills `item`; false where the name vanished since it was listed. What stands in the way of one
 // name (a dead mount, a stale handle) must not hide the others.
 bool Examine(int folder_fd, const std::string& name, Listing::Item& item) {
-  item.reason = ReasonByName(name);
+  item.reason = WhyNotByName(name);
   if (!item.reason.empty()) return true;
   if (::fstatat(folder_fd, name.c_str(), &item.info, 0) == 0) {
     if (!S_ISDIR(item.info.st_mode)) item.reason = ReasonByType(item.info.st_mode);
@@ -266,8 +195,8 @@ void ApplyIndexes(int folder_fd, Listing& listing) {
 
 // Why a regular file is no candidate; empty for one.
 std::string JudgeFile(int folder_fd, const std::string& name) {
-  if (!HasSuffix(name) && !IsIndex(name)) {
-    return absl::StrCat("has none of the suffixes ", kSuffixList);
+  if (!HasCandidateSuffix(name) && !IsIndex(name)) {
+    return absl::StrCat("has none of the suffixes ", kCandidateSuffixes);
   }
   if (LooksLikeShard(name)) return "is a shard: its index leads to it";
   if (::faccessat(folder_fd, name.c_str(), R_OK, AT_EACCESS) != 0) {
@@ -276,53 +205,72 @@ std::string JudgeFile(int folder_fd, const std::string& name) {
   return "";
 }
 
+// What a folder that stands for one checkpoint holds.
+struct Survey {
+  std::string problem;  // "cannot be listed: why"; else empty.
+  std::vector<std::string> candidates;
+  FileIdentity identity;  // Of the last candidate.
+  std::string why_none;   // " (name reason)" of what comes closest to one.
+  bool distributed = false;
+};
+
+Survey SurveyFolder(int parent_fd, const std::string& name) {
+  Survey survey;
+  const UniqueFd fd(::openat(parent_fd, name.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!fd.valid()) {
+    survey.problem = absl::StrCat("cannot be listed: ", ErrorText(errno));
+    return survey;
+  }
+  absl::StatusOr<Listing> listed = List(fd.get());
+  if (!listed.ok()) {
+    survey.problem =
+        absl::StrCat("cannot be listed just now: ", std::string(listed.status().message()));
+    return survey;
+  }
+  Listing& listing = *listed;
+  ApplyIndexes(fd.get(), listing);
+  for (const auto& [file, item] : listing.items) {
+    survey.distributed = survey.distributed || file.ends_with(".distcp");
+    if (S_ISDIR(item.info.st_mode) || IsHelper(file)) continue;
+    if (!HasCandidateSuffix(file) && !IsIndex(file)) continue;
+    const std::string reason = item.reason.empty() ? JudgeFile(fd.get(), file) : item.reason;
+    if (reason.empty()) {
+      survey.candidates.push_back(file);
+      survey.identity = listing.Identify(file);
+    } else if (survey.why_none.empty() || IsIndex(file)) {
+      // What holds an index up says more than that its shards are shards.
+      survey.why_none = absl::StrCat(" (", Escape(file), " ", reason, ")");
+    }
+  }
+  return survey;
+}
+
+constexpr char kIsDistributed[] =
+    "is a torch.distributed.checkpoint folder: convert it with dcp_to_torch_save first";
+
+std::string WithSeveral(const std::vector<std::string>& candidates) {
+  return absl::StrCat("is a folder with ", candidates.size(), " checkpoints (",
+                      Escape(absl::StrJoin(candidates, ", ")), ")");
+}
+
 // Judges the folder `name` below `parent_fd` by what it holds.
 FolderEntry JudgeSubfolder(int parent_fd, const std::string& name) {
   FolderEntry entry;
   entry.name = name;
   entry.stem = name;
-  const UniqueFd fd(::openat(parent_fd, name.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (!fd.valid()) {
-    entry.reason = absl::StrCat("is a folder that cannot be listed: ", ErrorText(errno));
-    return entry;
-  }
-  absl::StatusOr<Listing> listed = List(fd.get());
-  if (!listed.ok()) {
-    entry.reason = absl::StrCat("is a folder that cannot be listed just now: ",
-                                std::string(listed.status().message()));
-    return entry;
-  }
-  Listing& listing = *listed;
-  ApplyIndexes(fd.get(), listing);
-  std::vector<std::string> candidates;
-  std::string why_none;
-  bool distributed = false;
-  for (const auto& [file, item] : listing.items) {
-    distributed = distributed || file.ends_with(".distcp");
-    if (S_ISDIR(item.info.st_mode) || IsHelper(file)) continue;
-    if (!HasSuffix(file) && !IsIndex(file)) continue;
-    const std::string reason = item.reason.empty() ? JudgeFile(fd.get(), file) : item.reason;
-    if (reason.empty()) {
-      candidates.push_back(file);
-    } else if (why_none.empty() || IsIndex(file)) {
-      // What holds an index up says more than that its shards are shards.
-      why_none = absl::StrCat(" (", Escape(file), " ", reason, ")");
-    }
-  }
-  if (candidates.size() == 1) {
-    entry.name = absl::StrCat(name, "/", candidates.front());
+  const Survey survey = SurveyFolder(parent_fd, name);
+  if (!survey.problem.empty()) {
+    entry.reason = absl::StrCat("is a folder that ", survey.problem);
+  } else if (survey.candidates.size() == 1) {
+    entry.name = absl::StrCat(name, "/", survey.candidates.front());
     entry.candidate = true;
-    entry.identity = listing.Identify(candidates.front());
-    return entry;
-  }
-  if (distributed) {
-    entry.reason =
-        "is a torch.distributed.checkpoint folder: convert it with dcp_to_torch_save first";
-  } else if (candidates.empty()) {
-    entry.reason = absl::StrCat("is a folder without a checkpoint", why_none);
+    entry.identity = survey.identity;
+  } else if (survey.distributed) {
+    entry.reason = kIsDistributed;
+  } else if (survey.candidates.empty()) {
+    entry.reason = absl::StrCat("is a folder without a checkpoint", survey.why_none);
   } else {
-    entry.reason = absl::StrCat("is a folder with ", candidates.size(), " checkpoints (",
-                                Escape(absl::StrJoin(candidates, ", ")), "): leave one");
+    entry.reason = absl::StrCat(WithSeveral(survey.candidates), ": leave one");
   }
   return entry;
 }
@@ -331,11 +279,11 @@ FolderEntry Judge(int folder_fd, const std::string& name, const Listing& listing
   const Listing::Item& item = listing.items.at(name);
   FolderEntry entry;
   entry.name = name;
-  entry.stem = Stem(name);
+  entry.stem = CandidateStem(name);
   entry.reason = item.reason;
   if (!entry.reason.empty()) return entry;
   if (S_ISDIR(item.info.st_mode)) {
-    if (!HasSuffix(name) && !IsIndex(name)) return JudgeSubfolder(folder_fd, name);
+    if (!HasCandidateSuffix(name) && !IsIndex(name)) return JudgeSubfolder(folder_fd, name);
     entry.reason = "is a folder with the suffix of a file";
     return entry;
   }
@@ -357,7 +305,42 @@ absl::StatusOr<std::vector<FolderEntry>> ScanOpenFolder(int folder_fd) {
   return entries;
 }
 
+std::string Join(std::string_view folder, const std::string& name) {
+  return absl::StrCat(std::string(folder), folder.ends_with('/') ? "" : "/", name);
+}
+
 }  // namespace
+
+absl::StatusOr<std::string> LocateCheckpoint(const std::string& path) {
+  struct stat info {};
+  // What cannot be looked at cannot be opened either: opening it says why.
+  if (::stat(path.c_str(), &info) != 0 || !S_ISDIR(info.st_mode)) return path;
+  const std::string shown = Escape(path, kMaxShownPathBytes);
+  const Survey survey = SurveyFolder(AT_FDCWD, path);
+  if (!survey.problem.empty()) {
+    return absl::UnavailableError(absl::StrCat(shown, " ", survey.problem));
+  }
+  if (survey.candidates.size() == 1) return Join(path, survey.candidates.front());
+  if (survey.distributed) {
+    return MakeError(ErrorCode::kUnsupportedFormat, absl::StrCat(shown, ": ", kIsDistributed));
+  }
+  if (!survey.candidates.empty()) {
+    return absl::FailedPreconditionError(
+        absl::StrCat(shown, " ", WithSeveral(survey.candidates), ": name one of them"));
+  }
+  RELIGHT_ASSIGN_OR_RETURN(const std::vector<FolderEntry> entries, ScanFolder(path));
+  std::vector<std::string> below;
+  for (const FolderEntry& entry : entries) {
+    if (entry.candidate && entry.name.find('/') != std::string::npos) below.push_back(entry.name);
+  }
+  if (below.size() == 1) return Join(path, below.front());
+  if (!below.empty()) {
+    return absl::FailedPreconditionError(
+        absl::StrCat(shown, " ", WithSeveral(below), ": name one of them"));
+  }
+  return absl::NotFoundError(
+      absl::StrCat(shown, " is a folder without a checkpoint", survey.why_none));
+}
 
 absl::StatusOr<std::vector<FolderEntry>> ScanFolder(const std::string& folder) {
   const std::string what = absl::StrCat("folder ", Escape(folder));

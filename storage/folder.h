@@ -35,6 +35,15 @@ struct FolderEntry {
 // neither says that the files are gone. No entries and OK: the folder was seen empty.
 absl::StatusOr<std::vector<FolderEntry>> ScanFolder(const std::string& folder);
 
+// The file of the checkpoint that somebody calls `path`: that itself, or, for a folder, the one
+// candidate in it (helpers such as optimizer.pt do not count) or in a subfolder of it.
+//
+// NOT_FOUND where a folder has none, FAILED_PRECONDITION that lists them where it has several,
+// UNAVAILABLE where it cannot be listed,
+// UNSUPPORTED_FORMAT (storage/error.h) for the folder of a torch.distributed.checkpoint. Says
+// nothing about `path` where it is no folder.
+absl::StatusOr<std::string> LocateCheckpoint(const std::string& path);
+
 // Says that something in some folders may have changed. A hint: it can miss events (network file
 // systems send none), so whoever uses it also polls.
 //

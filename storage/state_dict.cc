@@ -33,11 +33,7 @@ bool IsTensor(const Tree& tree, NodeId node) {
   return tree.Is(node, NodeKind::kTensor) || tree.Is(node, NodeKind::kUnsupportedTensor);
 }
 
-bool HasMetadata(const Tree& tree, NodeId node) {
-  if (!tree.Is(node, NodeKind::kOrderedDict) || tree.attributes(node) == kNoNode) return false;
-  const NodeId attributes = tree.attributes(node);
-  return tree.IsDict(attributes) && tree.Find(attributes, "_metadata") != kNoNode;
-}
+bool HasMetadata(const Tree& tree, NodeId node) { return MetadataOf(tree, node) != kNoNode; }
 
 bool HoldsTensorsByName(const Tree& tree, NodeId node) {
   if (!tree.IsDict(node)) return false;
@@ -73,21 +69,6 @@ std::string Describe(const Tree& tree, NodeId node) {
                                ? absl::StrCat(" and ", pairs.size() - kMaxShownKeys, " more")
                                : "";
   return absl::StrCat("a dict with the keys ", absl::StrJoin(shown, ", "), more);
-}
-
-// A component of a JSON pointer (RFC 6901).
-std::string PointerStep(std::string_view key) {
-  std::string step = "/";
-  for (const char c : key) {
-    if (c == '~') {
-      step += "~0";
-    } else if (c == '/') {
-      step += "~1";
-    } else {
-      step += c;
-    }
-  }
-  return step;
 }
 
 class Finder {
@@ -219,6 +200,27 @@ void TakeDict(const Tree& tree, StateDict& result) {
 }
 
 }  // namespace
+
+NodeId MetadataOf(const Tree& tree, NodeId node) {
+  if (!tree.Is(node, NodeKind::kOrderedDict)) return kNoNode;
+  const NodeId attributes = tree.attributes(node);
+  if (attributes == kNoNode || !tree.IsDict(attributes)) return kNoNode;
+  return tree.Find(attributes, "_metadata");
+}
+
+std::string PointerStep(std::string_view key) {
+  std::string step = "/";
+  for (const char c : key) {
+    if (c == '~') {
+      step += "~0";
+    } else if (c == '/') {
+      step += "~1";
+    } else {
+      step += c;
+    }
+  }
+  return step;
+}
 
 absl::StatusOr<StateDict> FindStateDictInTree(const Tree& tree, const std::string& shown_name,
                                               const StateDictOptions& options) {

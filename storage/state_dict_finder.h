@@ -3,6 +3,7 @@
 #define RELIGHT_STORAGE_STATE_DICT_FINDER_H_
 
 #include <string>
+#include <string_view>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -14,6 +15,12 @@ namespace relight::storage {
 // `shown_name` opens messages.
 absl::StatusOr<StateDict> FindStateDictInTree(const Tree& tree, const std::string& shown_name,
                                               const StateDictOptions& options);
+
+// The `_metadata` that state_dict() leaves at an OrderedDict; kNoNode where `node` has none.
+NodeId MetadataOf(const Tree& tree, NodeId node);
+
+// "/" and the key as a component of a JSON pointer (RFC 6901).
+std::string PointerStep(std::string_view key);
 
 // An object whose state has _parameters, _buffers and _modules: a torch.nn.Module.
 bool IsModule(const Tree& tree, NodeId node);

@@ -65,6 +65,16 @@ bool IsDense(const std::vector<std::int64_t>& shape, const std::vector<std::int6
   return true;
 }
 
+std::vector<std::int64_t> PositionOf(std::uint64_t index, const std::vector<std::int64_t>& shape) {
+  std::vector<std::int64_t> position(shape.size());
+  for (std::size_t i = shape.size(); i-- > 0;) {
+    const auto size = static_cast<std::uint64_t>(shape[i]);
+    position[i] = static_cast<std::int64_t>(index % size);
+    index /= size;
+  }
+  return position;
+}
+
 StridedReader::StridedReader(const std::byte* first, const std::vector<std::int64_t>& shape,
                              const std::vector<std::int64_t>& stride, std::size_t item_bytes)
     : first_(first),

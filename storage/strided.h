@@ -17,6 +17,9 @@ std::vector<std::int64_t> DenseStride(const std::vector<std::int64_t>& shape);
 // Whether the elements lie one after the other in row-major order.
 bool IsDense(const std::vector<std::int64_t>& shape, const std::vector<std::int64_t>& stride);
 
+// Where the `index`-th element in row-major order is. REQUIRES: the tensor has that many.
+std::vector<std::int64_t> PositionOf(std::uint64_t index, const std::vector<std::int64_t>& shape);
+
 // Copies the elements out in pieces. Does not own the bytes or the vectors.
 class StridedReader {
  public:

@@ -13,6 +13,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -88,11 +89,48 @@ struct LoadedWeights {
 absl::StatusOr<LoadedWeights> LoadWeights(const Checkpoint& checkpoint, const WeightPlan& plan,
                                           absl::Span<std::byte> block, const LoadHooks& hooks = {});
 
-// Refuses a floating point tensor that holds NaN, or (unless `allow_infinite(key)`) infinity.
-// INVALID_ARGUMENT lists up to 8 keys, each with the first index and the count.
-absl::Status CheckFinite(const WeightPlan& plan, absl::Span<const std::byte> block,
-                         const std::function<bool(const std::string& key)>& allow_infinite,
-                         const ParallelFor& parallel_for = SerialFor);
+// One tensor whose values are not all finite.
+struct NonFinite {
+  std::size_t tensor = 0;  // Index into WeightPlan::tensors.
+  std::uint64_t nans = 0;
+  std::uint64_t infinities = 0;
+  // Elements in row-major order (PositionOf, storage/strided.h); 0 where there is none.
+  std::uint64_t first_nan = 0;
+  std::uint64_t first_infinity = 0;
+};
+
+// The tensors of floating point or complex type, in the plan's order, that hold NaN or infinity.
+std::vector<NonFinite> FindNonFinite(const WeightPlan& plan, absl::Span<const std::byte> block,
+                                     const ParallelFor& parallel_for = SerialFor);
+
+// INVALID_ARGUMENT for NaN and (unless `allow_infinite(key)`) infinity: lists up to 8 keys, each
+// with the first index and the count.
+absl::Status RefuseNonFinite(const WeightPlan& plan, absl::Span<const NonFinite> found,
+                             const std::function<bool(const std::string& key)>& allow_infinite);
+
+// Gives memory that is kWeightAlignment aligned.
+using ScratchMemory =
+    std::function<absl::StatusOr<std::shared_ptr<std::byte>>(std::size_t size_bytes)>;
+
+struct ExamineTools {
+  // For the storages that cannot be looked at as they pass by: those of views. What was asked for
+  // one storage is given back before the next.
+  ScratchMemory scratch;
+  // Called with the bytes read since the last call, a fraction of a MiB. A status other than OK
+  // ends the pass with it. May be empty.
+  std::function<absl::Status(std::uint64_t bytes)> between_chunks = {};
+};
+
+struct ExaminedWeights {
+  WeightsDigest digest;
+  bool crc_absent = false;
+  std::vector<NonFinite> non_finite;
+};
+
+// What LoadWeights and FindNonFinite would find, without a block: for who wants to know and not to
+// serve.
+absl::StatusOr<ExaminedWeights> ExamineWeights(const Checkpoint& checkpoint, const WeightPlan& plan,
+                                               const ExamineTools& tools);
 
 }  // namespace relight::storage
 

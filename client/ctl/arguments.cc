@@ -13,6 +13,7 @@ namespace relight::ctl {
 namespace {
 
 constexpr char kUsagePayload[] = "relight.ctl/usage";
+constexpr char kRefusalPayload[] = "relight.ctl/refusal";
 
 // "--name=value" in parts; "-h" is --help.
 struct FlagWord {
@@ -168,6 +169,15 @@ absl::Status UsageError(std::string_view message) {
 
 bool IsUsageError(const absl::Status& status) {
   return status.GetPayload(kUsagePayload).has_value();
+}
+
+absl::Status RefusalOf(absl::Status status) {
+  status.SetPayload(kRefusalPayload, absl::Cord());
+  return status;
+}
+
+bool IsRefusal(const absl::Status& status) {
+  return status.GetPayload(kRefusalPayload).has_value();
 }
 
 }  // namespace relight::ctl

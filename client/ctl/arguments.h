@@ -52,6 +52,10 @@ std::string Nearest(std::string_view word, std::span<const std::string> candidat
 absl::Status UsageError(std::string_view message);
 bool IsUsageError(const absl::Status& status);
 
+// `status` where it says that a checkpoint is refused; an exit code of its own tells scripts.
+absl::Status RefusalOf(absl::Status status);
+bool IsRefusal(const absl::Status& status);
+
 }  // namespace relight::ctl
 
 #endif  // RELIGHT_CLIENT_CTL_ARGUMENTS_H_

@@ -58,15 +58,16 @@ exit codes:
   3  UNAVAILABLE: no server there, it is busy, or the model has no checkpoint yet
   4  NOT_FOUND: no such model, version or file
   5  DEADLINE_EXCEEDED: --timeout passed
+  6  the checkpoint is refused, says inspect
 
 "relightctl COMMAND --help" says more about a command.
 )";
 
 const std::vector<Command>& Commands() {
   static const auto* const commands = new std::vector<Command>{
-      InitCommand(),     InferCommand(),  StatusCommand(),   HistoryCommand(),
-      WatchCommand(),    ReloadCommand(), PinCommand(),      UnpinCommand(),
-      RollBackCommand(), UnloadCommand(), SnapshotCommand(), HealthCommand()};
+      InitCommand(),   InspectCommand(),  InferCommand(), StatusCommand(), HistoryCommand(),
+      WatchCommand(),  ReloadCommand(),   PinCommand(),   UnpinCommand(),  RollBackCommand(),
+      UnloadCommand(), SnapshotCommand(), HealthCommand()};
   return *commands;
 }
 
@@ -231,6 +232,7 @@ void Report(const absl::Status& status, bool json) {
 int ExitCode(const absl::Status& status) {
   if (status.ok()) return 0;
   if (IsUsageError(status)) return 2;
+  if (IsRefusal(status)) return 6;
   switch (status.code()) {
     case absl::StatusCode::kUnavailable:
       return 3;

@@ -26,6 +26,7 @@ struct Command {
 };
 
 Command InitCommand();
+Command InspectCommand();
 Command InferCommand();
 Command StatusCommand();
 Command HistoryCommand();
@@ -41,7 +42,8 @@ Command HealthCommand();
 // Runs the command that `words` (without the program's name) spell; returns the exit code.
 int RunRelightctl(const std::vector<std::string>& words);
 
-// 0 ok, 1 refused or failed, 2 usage, 3 UNAVAILABLE, 4 NOT_FOUND, 5 DEADLINE_EXCEEDED.
+// 0 ok, 1 refused or failed, 2 usage, 3 UNAVAILABLE, 4 NOT_FOUND, 5 DEADLINE_EXCEEDED, 6 a
+// checkpoint that was looked at is refused.
 int ExitCode(const absl::Status& status);
 
 }  // namespace relight::ctl

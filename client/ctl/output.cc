@@ -1,5 +1,8 @@
 #include "client/ctl/output.h"
 
+#include <sys/ioctl.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <array>
 #include <utility>
@@ -32,13 +35,6 @@ std::string_view Code(Color color) {
   return "";
 }
 
-// Columns that valid UTF-8 takes, near enough: one per code point.
-std::size_t Width(std::string_view text) {
-  return static_cast<std::size_t>(std::count_if(text.begin(), text.end(), [](char c) {
-    return (static_cast<unsigned char>(c) & 0xC0) != 0x80;
-  }));
-}
-
 // Whether the last of two characters ends a C1 control (U+0080..U+009F), which some terminals obey
 // as they obey ESC and a letter.
 bool EndsC1Control(char lead, char last) {
@@ -62,21 +58,34 @@ std::string Paint(std::string_view text, Color color, bool enabled) {
   return absl::StrCat(std::string(Code(color)), painted, "\x1b[0m");
 }
 
-std::string Table::Render(bool color) const {
+std::vector<std::size_t> Table::ColumnWidths() const {
   std::vector<std::size_t> widths;
-  for (const std::string& title : header_) widths.push_back(Width(title));
+  for (const std::string& title : header_) widths.push_back(TextWidth(title));
   for (const std::vector<Cell>& row : rows_) {
     for (std::size_t i = 0; i < row.size(); ++i)
-      widths[i] = std::max(widths[i], Width(row[i].text));
+      widths[i] = std::max(widths[i], TextWidth(row[i].text));
   }
+  return widths;
+}
+
+std::size_t Table::Width() const {
+  std::size_t width = 0;
+  for (const std::size_t column : ColumnWidths()) width += column + (width == 0 ? 0 : 2);
+  return width;
+}
+
+std::string Table::Render(bool color) const {
+  const std::vector<std::size_t> widths = ColumnWidths();
   std::string out;
   const auto add_line = [&](const std::vector<Cell>& cells) {
     std::string line;
     std::size_t end = 0;
     for (std::size_t i = 0; i < cells.size(); ++i) {
+      const std::size_t padding = widths[i] - TextWidth(cells[i].text);
+      if (right_.contains(i)) line.append(padding, ' ');
       absl::StrAppend(&line, Paint(cells[i].text, cells[i].color, color));
       if (!cells[i].text.empty()) end = line.size();
-      line.append(widths[i] - Width(cells[i].text) + 2, ' ');
+      line.append((right_.contains(i) ? 0 : padding) + 2, ' ');
     }
     absl::StrAppend(&out, line.substr(0, end), "\n");
   };
@@ -85,6 +94,47 @@ std::string Table::Render(bool color) const {
   add_line(header);
   for (const std::vector<Cell>& row : rows_) add_line(row);
   return out;
+}
+
+std::size_t TextWidth(std::string_view text) {
+  return static_cast<std::size_t>(std::count_if(text.begin(), text.end(), [](char c) {
+    return (static_cast<unsigned char>(c) & 0xC0) != 0x80;
+  }));
+}
+
+std::string Wrap(std::string_view text, std::size_t indent, std::size_t width) {
+  std::vector<std::string> words;
+  while (!text.empty()) {
+    const std::size_t blank = std::min(text.find(' '), text.size());
+    words.emplace_back(text.substr(0, blank));
+    text.remove_prefix(std::min(blank + 1, text.size()));
+  }
+  return WrapWords(words, indent, width);
+}
+
+std::string WrapWords(const std::vector<std::string>& words, std::size_t indent,
+                      std::size_t width) {
+  std::string out;
+  std::size_t column = indent;
+  for (std::size_t i = 0; i < words.size(); ++i) {
+    const std::size_t columns = TextWidth(words[i]);
+    if (i > 0 && width != 0 && column + 1 + columns > width) {
+      absl::StrAppend(&out, "\n", std::string(indent, ' '));
+      column = indent;
+    } else if (i > 0) {
+      out += ' ';
+      ++column;
+    }
+    out += words[i];
+    column += columns;
+  }
+  return out;
+}
+
+std::size_t TerminalWidth() {
+  winsize size{};
+  if (isatty(STDOUT_FILENO) != 1 || ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) != 0) return 0;
+  return size.ws_col;
 }
 
 std::string Printable(std::string_view text) {

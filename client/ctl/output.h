@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <functional>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -32,13 +33,31 @@ class Table {
   };
 
   explicit Table(std::vector<std::string> header) : header_(std::move(header)) {}
+  void AlignRight(std::size_t column) { right_.insert(column); }
   void Add(std::vector<Cell> row) { rows_.push_back(std::move(row)); }
   std::string Render(bool color) const;
+  // Of its longest line, in columns.
+  std::size_t Width() const;
 
  private:
+  std::vector<std::size_t> ColumnWidths() const;
+
   std::vector<std::string> header_;
+  std::set<std::size_t> right_;
   std::vector<std::vector<Cell>> rows_;
 };
+
+// Columns that text takes, near enough: one per code point.
+std::size_t TextWidth(std::string_view text);
+
+// `text` broken at blanks into lines of at most `width` columns (0: as it is), all but the first
+// indented by `indent`. Words that are longer stay whole.
+std::string Wrap(std::string_view text, std::size_t indent, std::size_t width);
+// The same for words that may have blanks in them.
+std::string WrapWords(const std::vector<std::string>& words, std::size_t indent, std::size_t width);
+
+// Columns of the terminal that stdout is; 0 where it is none.
+std::size_t TerminalWidth();
 
 // Text from a server as it may go to a terminal: control characters are escaped.
 std::string Printable(std::string_view text);

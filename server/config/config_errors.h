@@ -3,6 +3,7 @@
 #define RELIGHT_SERVER_CONFIG_CONFIG_ERRORS_H_
 
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -19,8 +20,8 @@ class ConfigErrors {
   bool empty() const { return errors_.empty(); }
 
   // OK where there are none, else INVALID_ARGUMENT with a line for each ("model.textproto:3:
-  // what"), in the order of the file; the first 100.
-  absl::Status ToStatus() const;
+  // what"), in the order of the file; the first 100. `file_name` is escaped already.
+  absl::Status ToStatus(std::string_view file_name) const;
 
  private:
   struct Error {

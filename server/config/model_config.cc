@@ -403,14 +403,16 @@ std::string Named(const std::string& folder) {
 
 }  // namespace
 
-absl::StatusOr<ModelConfig> ParseModelConfig(std::string_view text, const std::string& folder) {
+absl::StatusOr<ModelConfig> ParseModelConfig(std::string_view text, const std::string& folder,
+                                             std::string_view file_name) {
+  const std::string shown_name = Escape(file_name);
   ConfigErrors errors;
   v1::ModelConfig proto;
   Locations locations;
-  if (!ParseTextProto(text, proto, locations, errors)) return errors.ToStatus();
+  if (!ParseTextProto(text, proto, locations, errors)) return errors.ToStatus(shown_name);
   const Place place(proto, &locations);
   ModelConfig config = Reader(proto, place, errors).Read(folder);
-  if (absl::Status status = errors.ToStatus(); !status.ok()) return status;
+  if (absl::Status status = errors.ToStatus(shown_name); !status.ok()) return status;
   return config;
 }
 
@@ -418,8 +420,17 @@ absl::StatusOr<ModelConfig> LoadModelConfig(const std::string& folder) {
   const std::string named = Named(folder);
   RELIGHT_ASSIGN_OR_RETURN(
       const std::string text,
-      ReadSmallFile((std::filesystem::path(named) / "model.textproto").string(), kMaxConfigBytes));
+      ReadSmallFile((std::filesystem::path(named) / kModelConfigName).string(), kMaxConfigBytes));
   return ParseModelConfig(text, named);
+}
+
+absl::StatusOr<ModelConfig> LoadModelConfigAt(const std::string& path) {
+  std::error_code ignored;
+  if (std::filesystem::is_directory(path, ignored)) return LoadModelConfig(path);
+  RELIGHT_ASSIGN_OR_RETURN(const std::string text, ReadSmallFile(path, kMaxConfigBytes));
+  const std::filesystem::path folder = std::filesystem::path(path).parent_path();
+  return ParseModelConfig(text, Named(folder.empty() ? "." : folder.string()),
+                          std::filesystem::path(path).filename().string());
 }
 
 }  // namespace relight::config

@@ -15,6 +15,8 @@
 
 namespace relight::config {
 
+inline constexpr char kModelConfigName[] = "model.textproto";
+
 enum class Precision { kFloat32, kBFloat16, kFloat16, kAsSaved };
 
 // Which device the graph runs on. `index` counts CUDA devices.
@@ -84,8 +86,14 @@ struct ModelConfig {
 // lists every error, one per line, as "model.textproto:LINE: what"; NOT_FOUND where there is none.
 absl::StatusOr<ModelConfig> LoadModelConfig(const std::string& folder);
 
-// The same from text in memory; `folder` is only used to resolve paths and to name the model.
-absl::StatusOr<ModelConfig> ParseModelConfig(std::string_view text, const std::string& folder);
+// The same for a path that may also be the file itself, whatever it is called; the model's folder
+// is then the one that it lies in.
+absl::StatusOr<ModelConfig> LoadModelConfigAt(const std::string& path);
+
+// The same from text in memory; `folder` is only used to resolve paths and to name the model,
+// `file_name` in messages.
+absl::StatusOr<ModelConfig> ParseModelConfig(std::string_view text, const std::string& folder,
+                                             std::string_view file_name = kModelConfigName);
 
 }  // namespace relight::config
 

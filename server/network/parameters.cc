@@ -29,11 +29,6 @@ bool TypeFits(DType needed, DType offered) {
   return needed == offered;
 }
 
-std::string Needed(DType dtype) {
-  if (dtype != DType::kFloat32) return std::string(Name(dtype));
-  return "float32, float64, float16 or bfloat16";
-}
-
 // "2 missing: a, b and 1 more"
 std::string Listed(const char* what, const std::vector<std::string>& entries, std::size_t total) {
   std::string text = absl::StrCat(total, " ", what, ": ", absl::StrJoin(entries, ", "));
@@ -41,28 +36,35 @@ std::string Listed(const char* what, const std::vector<std::string>& entries, st
   return text;
 }
 
-std::vector<std::string> Head(const std::vector<std::string>& entries) {
+// The first few of `entries` as text.
+template <typename Entry, typename ToText>
+std::vector<std::string> Head(const std::vector<Entry>& entries, ToText to_text) {
+  std::vector<std::string> head;
   const std::size_t n = std::min(entries.size(), kMaxListed);
-  return {entries.begin(), entries.begin() + static_cast<std::ptrdiff_t>(n)};
-}
-
-std::vector<std::string> EscapedHead(const std::vector<std::string>& names) {
-  std::vector<std::string> head = Head(names);
-  for (std::string& name : head) name = Escape(name);
+  for (std::size_t i = 0; i < n; ++i) head.push_back(to_text(entries[i]));
   return head;
 }
 
-std::vector<std::string> MissingWithHints(const ParameterMismatch& mismatch) {
-  std::vector<std::string> head = Head(mismatch.missing);
-  for (std::string& name : head) {
-    const auto nearest = network::NearestName(name, mismatch.unexpected);
-    name = Escape(name);
-    if (nearest.has_value()) absl::StrAppend(&name, " (is it ", Escape(*nearest), "?)");
-  }
-  return head;
+std::string Subject(const std::string& name) {
+  return absl::StrCat("parameter ", Escape(name), ": checkpoint has ");
 }
 
 }  // namespace
+
+std::string AcceptedTypes(DType needed) {
+  if (needed != DType::kFloat32) return std::string(Name(needed));
+  return "float32, float64, float16 or bfloat16";
+}
+
+std::string Describe(const ShapeMismatch& mismatch) {
+  return absl::StrCat(Subject(mismatch.name), "shape ", ShapeText(mismatch.offered),
+                      ", the graph needs ", ShapeText(mismatch.needed));
+}
+
+std::string Describe(const TypeMismatch& mismatch) {
+  return absl::StrCat(Subject(mismatch.name), std::string(Name(mismatch.offered)),
+                      ", the graph needs ", AcceptedTypes(mismatch.needed));
+}
 
 ParameterMismatch CompareParameters(absl::Span<const ParameterSpec> needed,
                                     absl::Span<const OfferedTensor> offered) {
@@ -79,14 +81,11 @@ ParameterMismatch CompareParameters(absl::Span<const ParameterSpec> needed,
       continue;
     }
     const OfferedTensor& tensor = *found->second;
-    const std::string subject = absl::StrCat("parameter ", Escape(spec.name), ": checkpoint has ");
     if (tensor.shape != spec.shape) {
-      mismatch.misshaped.push_back(absl::StrCat(subject, "shape ", ShapeText(tensor.shape),
-                                                ", the graph needs ", ShapeText(spec.shape)));
+      mismatch.misshaped.push_back({spec.name, tensor.shape, spec.shape});
     }
     if (!TypeFits(spec.dtype, tensor.dtype)) {
-      mismatch.mistyped.push_back(absl::StrCat(subject, std::string(Name(tensor.dtype)),
-                                               ", the graph needs ", Needed(spec.dtype)));
+      mismatch.mistyped.push_back({spec.name, tensor.dtype, spec.dtype});
     }
   }
   for (const OfferedTensor& tensor : offered) {
@@ -97,21 +96,21 @@ ParameterMismatch CompareParameters(absl::Span<const ParameterSpec> needed,
 
 absl::Status ToStatus(const ParameterMismatch& mismatch) {
   if (mismatch.empty()) return absl::OkStatus();
+  const auto missing = [&](const std::string& name) {
+    const auto nearest = network::NearestName(name, mismatch.unexpected);
+    if (!nearest.has_value()) return Escape(name);
+    return absl::StrCat(Escape(name), " (is it ", Escape(*nearest), "?)");
+  };
+  const auto escaped = [](const std::string& name) { return Escape(name); };
+  const auto described = [](const auto& difference) { return Describe(difference); };
   std::vector<std::string> parts;
-  if (!mismatch.missing.empty()) {
-    parts.push_back(Listed("missing", MissingWithHints(mismatch), mismatch.missing.size()));
-  }
-  if (!mismatch.unexpected.empty()) {
-    parts.push_back(
-        Listed("unexpected", EscapedHead(mismatch.unexpected), mismatch.unexpected.size()));
-  }
-  if (!mismatch.misshaped.empty()) {
-    parts.push_back(
-        Listed("of another shape", Head(mismatch.misshaped), mismatch.misshaped.size()));
-  }
-  if (!mismatch.mistyped.empty()) {
-    parts.push_back(Listed("of another type", Head(mismatch.mistyped), mismatch.mistyped.size()));
-  }
+  const auto add = [&](const char* what, const auto& entries, const auto& to_text) {
+    if (!entries.empty()) parts.push_back(Listed(what, Head(entries, to_text), entries.size()));
+  };
+  add("missing", mismatch.missing, missing);
+  add("unexpected", mismatch.unexpected, escaped);
+  add("of another shape", mismatch.misshaped, described);
+  add("of another type", mismatch.mistyped, described);
   return absl::InvalidArgumentError(
       absl::StrCat("the checkpoint does not fit the graph: ", absl::StrJoin(parts, "; ")));
 }

@@ -28,12 +28,24 @@ struct OfferedTensor {
   DType dtype = DType::kFloat32;
 };
 
+struct ShapeMismatch {
+  std::string name;
+  std::vector<std::int64_t> offered;
+  std::vector<std::int64_t> needed;
+};
+
+struct TypeMismatch {
+  std::string name;
+  DType offered = DType::kFloat32;
+  DType needed = DType::kFloat32;
+};
+
+// Names and keys are as the graph and the file have them: escape before showing.
 struct ParameterMismatch {
-  std::vector<std::string> missing;     // Keys, as the graph has them.
-  std::vector<std::string> unexpected;  // Keys, as the file has them: escape before showing.
-  // Escaped: "parameter fc1.weight: checkpoint has shape [5, 10], the graph needs [8, 10]"
-  std::vector<std::string> misshaped;
-  std::vector<std::string> mistyped;
+  std::vector<std::string> missing;
+  std::vector<std::string> unexpected;
+  std::vector<ShapeMismatch> misshaped;
+  std::vector<TypeMismatch> mistyped;
   bool empty() const {
     return missing.empty() && unexpected.empty() && misshaped.empty() && mistyped.empty();
   }
@@ -43,6 +55,14 @@ struct ParameterMismatch {
 // what it does not in the order of `offered`.
 ParameterMismatch CompareParameters(absl::Span<const ParameterSpec> needed,
                                     absl::Span<const OfferedTensor> offered);
+
+// "parameter fc1.weight: checkpoint has shape [5, 10], the graph needs [8, 10]", escaped.
+std::string Describe(const ShapeMismatch& mismatch);
+std::string Describe(const TypeMismatch& mismatch);
+
+// The types that a parameter of this one may have in a checkpoint: "float32, float64, float16 or
+// bfloat16".
+std::string AcceptedTypes(DType needed);
 
 // OK where `mismatch` is empty; else INVALID_ARGUMENT that lists it (64 of each sort, and how many
 // more), with the nearest unexpected name beside a missing one where the names look alike.

@@ -5,7 +5,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
-#include "server/serving/sha256.h"
+#include "storage/input_file.h"
+#include "storage/sha256.h"
 #include "storage/snapshot_tree.h"
 #include "storage/spool.h"
 #include "storage/writer.h"
@@ -94,8 +95,10 @@ void TakeCareOf(VersionRecord& record, std::shared_ptr<const storage::Checkpoint
 
 absl::StatusOr<std::string> Sha256OfSource(const storage::Checkpoint& checkpoint,
                                            const std::function<absl::Status()>& pace) {
+  // Of an index alone: its shards are not one file with it.
+  const storage::InputFile& file = checkpoint.files().front();
   RELIGHT_ASSIGN_OR_RETURN(std::string sha256,
-                           Sha256OfFile(checkpoint.fd(), checkpoint.identity().size_bytes, pace));
+                           storage::Sha256OfFile(file.fd(), file.size_bytes(), pace));
   RELIGHT_RETURN_IF_ERROR(checkpoint.CheckContentUnchanged());
   return sha256;
 }

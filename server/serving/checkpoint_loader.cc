@@ -1,27 +1,19 @@
 #include "server/serving/checkpoint_loader.h"
 
-#include <algorithm>
 #include <chrono>
 #include <exception>
-#include <map>
-#include <set>
+#include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
+#include "server/config/acceptance.h"
 #include "server/network/parameters.h"
 #include "server/serving/request_path.h"
 #include "storage/error.h"
-#include "storage/tree.h"
 
 namespace relight::serving {
 namespace {
-
-std::vector<std::string> NamesOf(absl::Span<const ParameterSpec> parameters) {
-  std::vector<std::string> names;
-  names.reserve(parameters.size());
-  for (const ParameterSpec& parameter : parameters) names.push_back(parameter.name);
-  return names;
-}
 
 // Why a status that is not the storage layer's own ended a load.
 Verdict ClassifyOther(const absl::Status& status) {
@@ -95,11 +87,9 @@ class Load {
   }
 
   absl::Status Open() {
-    storage::ReadOptions options;
-    options.require_crc = tools_.config.checkpoints.require_crc;
-    options.reject_unknown_globals = tools_.config.checkpoints.reject_unknown_classes;
-    RELIGHT_ASSIGN_OR_RETURN(storage::Checkpoint checkpoint,
-                             storage::Checkpoint::Open(order_.path, options));
+    RELIGHT_ASSIGN_OR_RETURN(
+        storage::Checkpoint checkpoint,
+        storage::Checkpoint::Open(order_.path, config::ReadOptionsOf(tools_.config.checkpoints)));
     result_.identity = checkpoint.identity();
     loaded_.checkpoint = std::make_shared<const storage::Checkpoint>(std::move(checkpoint));
     const bool settled = order_.settled && result_.identity == order_.listed;
@@ -112,29 +102,21 @@ class Load {
     }
     RELIGHT_ASSIGN_OR_RETURN(
         loaded_.state_dict,
-        FindWeights(*loaded_.checkpoint, tools_.config.checkpoints, tools_.graph.parameters()));
+        config::FindWeights(*loaded_.checkpoint, tools_.config.checkpoints, Parameters()));
     RELIGHT_ASSIGN_OR_RETURN(
-        loaded_.plan, PlanFor(*loaded_.checkpoint, loaded_.state_dict, tools_.graph.parameters()));
+        loaded_.plan, config::PlanFor(*loaded_.checkpoint, loaded_.state_dict, Parameters()));
     return absl::OkStatus();
   }
 
   // Whatever reading and checking could object to, without the block.
   absl::Status Rehearse() const {
-    std::map<std::uint32_t, std::vector<std::string>> keys_of_storage;
-    for (const storage::WeightTensor& tensor : loaded_.plan.tensors) {
-      keys_of_storage[loaded_.plan.pieces[tensor.piece].storage].push_back(tensor.key);
-    }
-    for (const auto& [storage, keys] : keys_of_storage) {
-      RELIGHT_ASSIGN_OR_RETURN(const storage::WeightPlan part,
-                               storage::PlanWeights(*loaded_.checkpoint, loaded_.state_dict, keys));
-      RELIGHT_ASSIGN_OR_RETURN(const std::shared_ptr<std::byte> memory,
-                               tools_.scratch(std::max<std::size_t>(part.total_bytes, 1)));
-      const absl::Span<std::byte> block(memory.get(), part.total_bytes);
-      RELIGHT_RETURN_IF_ERROR(
-          storage::LoadWeights(*loaded_.checkpoint, part, block, tools_.hooks).status());
-      RELIGHT_RETURN_IF_ERROR(CheckValues(part, block));
-    }
-    return absl::OkStatus();
+    const auto between_chunks = [this](std::uint64_t) {
+      return tools_.hooks.between_chunks ? tools_.hooks.between_chunks() : absl::OkStatus();
+    };
+    RELIGHT_ASSIGN_OR_RETURN(const storage::ExaminedWeights examined,
+                             storage::ExamineWeights(*loaded_.checkpoint, loaded_.plan,
+                                                     {tools_.scratch, between_chunks}));
+    return CheckValues(examined.non_finite);
   }
 
   absl::Status Read() {
@@ -147,17 +129,13 @@ class Load {
     return absl::OkStatus();
   }
 
-  absl::Status Check() const { return CheckValues(loaded_.plan, Block()); }
-
-  absl::Status CheckValues(const storage::WeightPlan& plan, absl::Span<std::byte> block) const {
+  absl::Status Check() const {
     if (tools_.config.allow_non_finite) return absl::OkStatus();
-    std::set<std::string> buffers;
-    for (const ParameterSpec& parameter : tools_.graph.parameters()) {
-      if (parameter.buffer) buffers.insert(parameter.name);
-    }
-    return storage::CheckFinite(
-        plan, block, [&](const std::string& key) { return buffers.contains(key); },
-        tools_.hooks.parallel_for);
+    return CheckValues(storage::FindNonFinite(loaded_.plan, Block(), tools_.hooks.parallel_for));
+  }
+
+  absl::Status CheckValues(absl::Span<const storage::NonFinite> found) const {
+    return config::CheckValues(tools_.config, Parameters(), loaded_.plan, found);
   }
 
   absl::Status Bind() {
@@ -187,6 +165,7 @@ class Load {
     return absl::OkStatus();
   }
 
+  const std::vector<ParameterSpec>& Parameters() const { return tools_.graph.parameters(); }
   absl::Span<std::byte> Block() const { return lease_->bytes().first(loaded_.plan.total_bytes); }
 
   const LoadOrder& order_;
@@ -197,35 +176,6 @@ class Load {
 };
 
 }  // namespace
-
-absl::StatusOr<storage::StateDict> FindWeights(const storage::Checkpoint& checkpoint,
-                                               const config::Checkpoints& config,
-                                               absl::Span<const ParameterSpec> parameters) {
-  const std::vector<std::string> names = NamesOf(parameters);
-  storage::StateDictOptions options;
-  options.key = config.state_dict_key;
-  options.strip_prefix = config.strip_prefix;
-  options.wanted_keys = names;
-  RELIGHT_ASSIGN_OR_RETURN(storage::StateDict state_dict,
-                           storage::FindStateDict(checkpoint, options));
-  std::vector<OfferedTensor> offered;
-  offered.reserve(state_dict.entries.size());
-  for (const storage::StateDictEntry& entry : state_dict.entries) {
-    const storage::TensorInfo& tensor = checkpoint.tree().tensor(entry.node);
-    offered.push_back({entry.key, tensor.shape, tensor.dtype});
-  }
-  RELIGHT_RETURN_IF_ERROR(ToStatus(CompareParameters(parameters, offered)));
-  return state_dict;
-}
-
-absl::StatusOr<storage::WeightPlan> PlanFor(const storage::Checkpoint& checkpoint,
-                                            const storage::StateDict& state_dict,
-                                            absl::Span<const ParameterSpec> parameters) {
-  const std::vector<std::string> names = NamesOf(parameters);
-  // No names would stand for all of them.
-  if (names.empty()) return storage::WeightPlan{};
-  return storage::PlanWeights(checkpoint, state_dict, names);
-}
 
 LoadResult LoadCheckpoint(const LoadOrder& order, const LoadTools& tools) {
   try {

@@ -54,7 +54,7 @@ struct LoadTools {
   storage::LoadHooks hooks;
   // Where `acquire` takes the version that serves out of memory: gives memory to read and check the
   // weights in beforehand, a storage at a time, so that a bad file leaves that version serving.
-  std::function<absl::StatusOr<std::shared_ptr<std::byte>>(std::size_t size_bytes)> scratch = {};
+  storage::ScratchMemory scratch = {};
 };
 
 // A checkpoint whose weights are bound.
@@ -81,16 +81,6 @@ struct LoadResult {
 
 // CANCELLED comes back as kTransient.
 LoadResult LoadCheckpoint(const LoadOrder& order, const LoadTools& tools);
-
-// The weights of `checkpoint` that `parameters` ask for, checked by name, shape and dtype.
-absl::StatusOr<storage::StateDict> FindWeights(const storage::Checkpoint& checkpoint,
-                                               const config::Checkpoints& config,
-                                               absl::Span<const ParameterSpec> parameters);
-
-// The plan for those entries of `state_dict` that `parameters` name.
-absl::StatusOr<storage::WeightPlan> PlanFor(const storage::Checkpoint& checkpoint,
-                                            const storage::StateDict& state_dict,
-                                            absl::Span<const ParameterSpec> parameters);
 
 }  // namespace relight::serving
 

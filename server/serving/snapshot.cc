@@ -15,9 +15,9 @@
 #include "base/escape.h"
 #include "base/status_macros.h"
 #include "base/unique_fd.h"
+#include "server/config/acceptance.h"
 #include "server/serving/aftercare.h"
-#include "server/serving/checkpoint_loader.h"
-#include "server/serving/sha256.h"
+#include "storage/sha256.h"
 #include "storage/snapshot_tree.h"
 #include "storage/writer.h"
 
@@ -114,7 +114,7 @@ class SnapshotWriter {
     RELIGHT_RETURN_IF_ERROR(Report());
 
     RELIGHT_ASSIGN_OR_RETURN(storage::AtomicFile file, CreateFile());
-    Sha256 sha256;
+    storage::Sha256 sha256;
     const storage::ByteSink sink = [&](absl::Span<const std::byte> bytes) -> absl::Status {
       RELIGHT_RETURN_IF_ERROR(file.Write(bytes));
       sha256.Update(bytes);
@@ -202,9 +202,9 @@ class SnapshotWriter {
     config::Checkpoints where = source_.config.checkpoints;
     if (request_.weights_only) where.state_dict_key.clear();
     RELIGHT_ASSIGN_OR_RETURN(const storage::StateDict state_dict,
-                             FindWeights(written, where, source_.parameters));
+                             config::FindWeights(written, where, source_.parameters));
     RELIGHT_ASSIGN_OR_RETURN(const storage::WeightPlan plan,
-                             PlanFor(written, state_dict, source_.parameters));
+                             config::PlanFor(written, state_dict, source_.parameters));
     RELIGHT_ASSIGN_OR_RETURN(
         const std::shared_ptr<std::byte> block,
         factory_.AllocateHost("cpu", std::max<std::size_t>(plan.total_bytes, 1)));

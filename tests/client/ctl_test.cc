@@ -1,10 +1,6 @@
 // The relightctl binary, run as a person or a script runs it.
-#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <spawn.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include <filesystem>
 #include <fstream>
@@ -13,6 +9,7 @@
 #include <vector>
 
 #include "tests/client/fake_server.h"
+#include "tests/client/run_relightctl.h"
 #include "tests/paths.h"
 
 namespace relight::client {
@@ -24,46 +21,13 @@ using ::testing::HasSubstr;
 using ::testing::Not;
 using ::testing::StartsWith;
 
-struct Outcome {
-  int code = -1;
-  std::string out;
-  std::string err;
-
-  Json json() const { return Json::parse(out, nullptr, /*allow_exceptions=*/false); }
-};
-
-std::string ReadAll(const std::filesystem::path& path) {
-  std::ifstream file(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(file), {}};
-}
-
 class CtlTest : public testing::Test {
  protected:
   // With no more environment than `environment`, so that the tester's own does not matter.
   Outcome RunBare(std::vector<std::string> words, const std::string& input = "",
                   std::vector<std::string> environment = {}) {
-    const std::filesystem::path folder = server_.folder();
-    std::ofstream(folder / "in") << input;
-    posix_spawn_file_actions_t files;
-    posix_spawn_file_actions_init(&files);
-    const std::string in = folder / "in";
-    const std::string out = folder / "out";
-    const std::string err = folder / "err";
-    constexpr int kWrite = O_WRONLY | O_CREAT | O_TRUNC;
-    posix_spawn_file_actions_addopen(&files, STDIN_FILENO, in.c_str(), O_RDONLY, 0);
-    posix_spawn_file_actions_addopen(&files, STDOUT_FILENO, out.c_str(), kWrite, 0600);
-    posix_spawn_file_actions_addopen(&files, STDERR_FILENO, err.c_str(), kWrite, 0600);
-    words.insert(words.begin(), RELIGHTCTL);
-    pid_t child = 0;
-    const int error = posix_spawn(&child, RELIGHTCTL, &files, nullptr, Pointers(words).data(),
-                                  Pointers(environment).data());
-    posix_spawn_file_actions_destroy(&files);
-    Outcome outcome;
-    int status = 0;
-    if (error == 0 && waitpid(child, &status, 0) == child && WIFEXITED(status)) {
-      outcome = {WEXITSTATUS(status), ReadAll(out), ReadAll(err)};
-    }
-    return outcome;
+    return RunRelightctl(server_.folder().string(), std::move(words), input,
+                         std::move(environment));
   }
 
   Outcome Run(std::vector<std::string> words, const std::string& input = "") {
@@ -72,22 +36,14 @@ class CtlTest : public testing::Test {
   }
 
   FakeServer server_;
-
- private:
-  static std::vector<char*> Pointers(std::vector<std::string>& words) {
-    std::vector<char*> pointers;
-    for (std::string& word : words) pointers.push_back(word.data());
-    pointers.push_back(nullptr);
-    return pointers;
-  }
 };
 
 TEST_F(CtlTest, HelpIsForEveryCommand) {
   const Outcome help = RunBare({"--help"});
   EXPECT_EQ(help.code, 0);
   EXPECT_THAT(help.out, HasSubstr("exit codes:"));
-  for (const char* command : {"init", "infer", "status", "history", "watch", "reload", "pin",
-                              "unpin", "rollback", "unload", "snapshot", "health"}) {
+  for (const char* command : {"init", "inspect", "infer", "status", "history", "watch", "reload",
+                              "pin", "unpin", "rollback", "unload", "snapshot", "health"}) {
     EXPECT_THAT(help.out, HasSubstr(std::string("\n  ") + command + " ")) << command;
     const Outcome one = RunBare({command, "--help"});
     EXPECT_EQ(one.code, 0);

@@ -22,6 +22,23 @@ TEST(OutputTest, ColoursDoNotMoveColumns) {
   EXPECT_EQ(table.Render(true), "\x1b[1mA\x1b[0m  \x1b[1mB\x1b[0m\n\x1b[31mx\x1b[0m  y\n");
 }
 
+TEST(OutputTest, NumbersAlignRight) {
+  Table table({"NAME", "SIZE", "NOTE"});
+  table.AlignRight(1);
+  table.Add({std::string("a"), std::string("200 bytes"), std::string("x")});
+  table.Add({std::string("long"), std::string("8 bytes"), std::string("")});
+  EXPECT_EQ(table.Render(false), "NAME       SIZE  NOTE\na     200 bytes  x\nlong    8 bytes\n");
+  EXPECT_EQ(table.Width(), 21u);
+}
+
+TEST(OutputTest, LongTextIsBrokenAtBlanks) {
+  EXPECT_EQ(Wrap("one two three four", 2, 12), "one two\n  three four");
+  EXPECT_EQ(Wrap("one two three four", 2, 0), "one two three four");
+  EXPECT_EQ(Wrap("unbreakable", 2, 5), "unbreakable");
+  EXPECT_EQ(Wrap("", 2, 5), "");
+  EXPECT_EQ(WrapWords({"a b,", "c d"}, 0, 6), "a b,\nc d");
+}
+
 TEST(OutputTest, ControlCharactersDoNotReachTheTerminal) {
   EXPECT_EQ(Printable("a\x1b[2Jb"), "a\\x1b[2Jb");
   EXPECT_EQ(Printable("two\nlines"), "two\nlines");

@@ -11,6 +11,7 @@
 #include "base/unique_fd.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "storage/error.h"
 #include "tests/storage/temp_folder.h"
 
 namespace relight::storage {
@@ -276,6 +277,70 @@ TEST(ScanFolderTest, WhatCannotBeListedIsUnavailable) {
   EXPECT_EQ(ScanFolder(folder.Path("file")).status().code(), absl::StatusCode::kUnavailable);
   ASSERT_EQ(::mkfifo(folder.Path("fifo").c_str(), 0600), 0);
   EXPECT_EQ(ScanFolder(folder.Path("fifo")).status().code(), absl::StatusCode::kUnavailable);
+}
+
+std::string Located(const std::string& path) {
+  const absl::StatusOr<std::string> located = LocateCheckpoint(path);
+  EXPECT_TRUE(located.ok()) << located.status();
+  return located.value_or("");
+}
+
+TEST(LocateCheckpointTest, WhatIsNoFolderIsItself) {
+  TempFolder folder;
+  folder.Write("notes.txt");
+  EXPECT_EQ(Located(folder.Path("notes.txt")), folder.Path("notes.txt"));
+  EXPECT_EQ(Located(folder.Path("gone.pt")), folder.Path("gone.pt"));
+}
+
+TEST(LocateCheckpointTest, AFolderLeadsToItsOnlyCandidate) {
+  TempFolder folder;
+  folder.MakeFolder("checkpoint-20");
+  for (const char* helper : {"optimizer.pt", "scheduler.pt", "rng_state.pth", "training_args.bin",
+                             "config.json", "trainer_state.json"}) {
+    folder.Write(std::string("checkpoint-20/") + helper);
+  }
+  folder.Write("checkpoint-20/model.safetensors");
+  const std::string expected = folder.Path("checkpoint-20/model.safetensors");
+  EXPECT_EQ(Located(folder.Path("checkpoint-20")), expected);
+  EXPECT_EQ(Located(folder.Path("checkpoint-20/")), expected);
+  EXPECT_EQ(Located(folder.path()), expected) << "in the only subfolder that has one";
+}
+
+TEST(LocateCheckpointTest, ShardsDoNotCount) {
+  TempFolder folder;
+  folder.Write("pytorch_model.bin.index.json", R"({"weight_map": {"a": "s1.bin", "b": "s2.bin"}})");
+  folder.Write("s1.bin");
+  folder.Write("s2.bin");
+  EXPECT_EQ(Located(folder.path()), folder.Path("pytorch_model.bin.index.json"));
+}
+
+TEST(LocateCheckpointTest, SeveralAreListedAndNoneIsNotFound) {
+  TempFolder folder;
+  folder.MakeFolder("two");
+  folder.Write("two/a.pt");
+  folder.Write("two/b\xff.pt");
+  const absl::Status several = LocateCheckpoint(folder.Path("two")).status();
+  EXPECT_EQ(several.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(std::string(several.message()), HasSubstr("(a.pt, b\\xff.pt): name one of them"));
+  folder.MakeFolder("none");
+  folder.Write("none/model.pt.tmp");
+  EXPECT_EQ(LocateCheckpoint(folder.Path("none")).status().code(), absl::StatusCode::kNotFound);
+  folder.MakeFolder("below/one");
+  folder.MakeFolder("below/other");
+  folder.Write("below/one/a.pt");
+  folder.Write("below/other/a.pt");
+  const absl::Status below = LocateCheckpoint(folder.Path("below")).status();
+  EXPECT_EQ(below.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(std::string(below.message()), HasSubstr("one/a.pt, other/a.pt"));
+}
+
+TEST(LocateCheckpointTest, ADistributedCheckpointIsRefusedByName) {
+  TempFolder folder;
+  folder.Write(".metadata");
+  folder.Write("__0_0.distcp");
+  const absl::Status status = LocateCheckpoint(folder.path()).status();
+  EXPECT_EQ(GetErrorCode(status), ErrorCode::kUnsupportedFormat);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("dcp_to_torch_save"));
 }
 
 }  // namespace

@@ -221,6 +221,11 @@ TEST_F(WeightsTest, LayoutsThatCannotBeServedAreNamed) {
   EXPECT_THAT(std::string(status.message()), HasSubstr("coo is sparse_coo"));
 }
 
+absl::Status CheckFinite(const WeightPlan& plan, absl::Span<const std::byte> block,
+                         const std::function<bool(const std::string& key)>& allow_infinite) {
+  return RefuseNonFinite(plan, FindNonFinite(plan, block), allow_infinite);
+}
+
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
@@ -278,6 +283,103 @@ TEST_F(WeightsTest, CheckFiniteKnowsEveryFloatingPointType) {
   EXPECT_FALSE(check(made_.AddStorage(DType::kFloat64, std::vector<double>{std::nan("")})));
   EXPECT_FALSE(check(made_.AddStorage(DType::kComplex64, std::vector<float>{1, kInfinity})));
   EXPECT_TRUE(check(made_.AddStorage(DType::kInt32, std::vector<std::int32_t>{0x7F800000})));
+}
+
+// Gives memory, counts it, and refuses more than `limit`.
+struct CountedScratch {
+  std::size_t limit = std::size_t{64} << 20;
+  std::size_t calls = 0;
+
+  ExamineTools Tools() {
+    return {[this](std::size_t size) -> absl::StatusOr<std::shared_ptr<std::byte>> {
+      ++calls;
+      if (size > limit) return absl::ResourceExhaustedError("too much");
+      const auto block = std::make_shared<Block>(size);
+      return std::shared_ptr<std::byte>(block, block->span().data());
+    }};
+  }
+};
+
+TEST_F(WeightsTest, ExaminingFindsWhatLoadingFinds) {
+  for (const char* fixture :
+       {"good/model_state.pth", "good/tied_weights.pth", "good/noncontiguous.pt",
+        "good/views_shared.pt", "good/slice_of_big.pt", "good/dtypes.pt", "good/shapes.pt",
+        "good/special_values.pt", "good/syn_conj_neg.pt", "good/syn_bigendian.pt",
+        "good/model.safetensors", "good/model_state_legacy.pth", "good/syn_no_crc.pt",
+        "good/hf_sharded/pytorch_model.bin.index.json", "good/conv_bn_channels_last.pth"}) {
+    SCOPED_TRACE(fixture);
+    ASSERT_NO_FATAL_FAILURE(OpenFixture(fixture));
+    const absl::StatusOr<LoadedWeights> loaded = Load();
+    ASSERT_TRUE(loaded.ok()) << loaded.status();
+    CountedScratch scratch;
+    const auto examined = ExamineWeights(*checkpoint_, plan_, scratch.Tools());
+    ASSERT_TRUE(examined.ok()) << examined.status();
+    EXPECT_EQ(examined->digest.ToHex(), loaded->digest.ToHex());
+    EXPECT_EQ(examined->crc_absent, loaded->crc_absent);
+    const std::vector<NonFinite> expected = FindNonFinite(plan_, block_->span());
+    ASSERT_EQ(examined->non_finite.size(), expected.size());
+    for (std::size_t i = 0; i < expected.size(); ++i) {
+      EXPECT_EQ(examined->non_finite[i].tensor, expected[i].tensor);
+      EXPECT_EQ(examined->non_finite[i].nans, expected[i].nans);
+      EXPECT_EQ(examined->non_finite[i].first_nan, expected[i].first_nan);
+      EXPECT_EQ(examined->non_finite[i].infinities, expected[i].infinities);
+      EXPECT_EQ(examined->non_finite[i].first_infinity, expected[i].first_infinity);
+    }
+  }
+}
+
+TEST_F(WeightsTest, ExaminingTensorsWithStoragesOfTheirOwnNeedsNoMemory) {
+  std::vector<float> large(1'000'000, 1.0F);
+  large[999'999] = kNan;
+  const NodeId tensor = made_.AddFloats(large);
+  ASSERT_NO_FATAL_FAILURE(Plan(made_.AddDict({{"a", tensor}, {"tied", tensor}})));
+  CountedScratch scratch;
+  const auto examined = ExamineWeights(*checkpoint_, plan_, scratch.Tools());
+  ASSERT_TRUE(examined.ok()) << examined.status();
+  EXPECT_EQ(scratch.calls, 0u);
+  ASSERT_EQ(examined->non_finite.size(), 2u);
+  EXPECT_EQ(examined->non_finite[1].tensor, 1u);
+  EXPECT_EQ(examined->non_finite[1].first_nan, 999'999u);
+}
+
+TEST_F(WeightsTest, ExaminingViewsIsBoundedByTheScratchMemory) {
+  const std::uint32_t storage = made_.AddStorage(DType::kFloat32, std::vector<float>(10'000, 1.0F));
+  const NodeId transposed = made_.AddTensor(storage, {100, 100}, {1, 100});
+  ASSERT_NO_FATAL_FAILURE(Plan(made_.AddDict({{"w", transposed}})));
+  CountedScratch scratch{.limit = 10'000};
+  EXPECT_EQ(ExamineWeights(*checkpoint_, plan_, scratch.Tools()).status().code(),
+            absl::StatusCode::kResourceExhausted);
+}
+
+TEST_F(WeightsTest, ExaminingSeesDamage) {
+  const absl::StatusOr<Checkpoint> opened =
+      Checkpoint::Open(DataPath("hostile/crc_flip_storage.pth"));
+  ASSERT_TRUE(opened.ok()) << opened.status();
+  const absl::StatusOr<StateDict> found = FindStateDict(*opened);
+  ASSERT_TRUE(found.ok()) << found.status();
+  const absl::StatusOr<WeightPlan> plan = PlanWeights(*opened, *found, {});
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  CountedScratch scratch;
+  EXPECT_EQ(GetErrorCode(ExamineWeights(*opened, *plan, scratch.Tools()).status()),
+            ErrorCode::kCrcMismatch);
+}
+
+TEST_F(WeightsTest, ExaminingTellsHowFarItIsAndMayBeStopped) {
+  OpenFixture("good/views_shared.pt");
+  CountedScratch scratch;
+  ExamineTools tools = scratch.Tools();
+  std::uint64_t passed = 0;
+  tools.between_chunks = [&](std::uint64_t bytes) {
+    passed += bytes;
+    return absl::OkStatus();
+  };
+  ASSERT_TRUE(ExamineWeights(*checkpoint_, plan_, tools).ok());
+  std::uint64_t stored = 0;
+  for (const StorageInfo& storage : checkpoint_->storages()) stored += storage.size_bytes;
+  EXPECT_EQ(passed, stored);
+  tools.between_chunks = [](std::uint64_t) { return absl::CancelledError("enough"); };
+  EXPECT_EQ(ExamineWeights(*checkpoint_, plan_, tools).status().code(),
+            absl::StatusCode::kCancelled);
 }
 
 }  // namespace

@@ -45,6 +45,22 @@ TEST_F(ConfigFileTest, IsReadAndNamedAfterItsFolder) {
   EXPECT_EQ(dotted->name, "net");
 }
 
+TEST_F(ConfigFileTest, MayBeNamedItselfWhateverItIsCalled) {
+  Write(kNet);
+  const auto config = LoadModelConfigAt(file().string());
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_EQ(config->name, "net");
+  EXPECT_EQ(config->checkpoints.folder, (folder_ / "checkpoints").string());
+  EXPECT_EQ(LoadModelConfigAt(folder_.string())->name, "net");
+  const std::filesystem::path draft = folder_ / "draft.txt";
+  std::ofstream(draft) << "\nnetwork { layer { nonsense {} } }";
+  const absl::Status refused = LoadModelConfigAt(draft.string()).status();
+  EXPECT_EQ(refused.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(refused.message()), HasSubstr("draft.txt:2:"));
+  EXPECT_EQ(LoadModelConfigAt((folder_ / "gone").string()).status().code(),
+            absl::StatusCode::kNotFound);
+}
+
 TEST_F(ConfigFileTest, MissingIsNotFound) {
   EXPECT_EQ(Load().code(), absl::StatusCode::kNotFound);
   EXPECT_EQ(LoadModelConfig("/nonexistent/folder").status().code(), absl::StatusCode::kNotFound);

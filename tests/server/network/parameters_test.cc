@@ -56,9 +56,12 @@ TEST(ParametersTest, RealFloatsStandForEachOther) {
   }
   for (const DType dtype :
        {DType::kInt64, DType::kBool, DType::kComplex64, DType::kFloat8E4M3FN, DType::kQInt8}) {
-    EXPECT_THAT(
-        CompareParameters(Needed(), {{"fc1.weight", {8, 10}, dtype}, {"fc1.bias", {8}}}).mistyped,
-        ElementsAre(HasSubstr("the graph needs float32, float64, float16 or bfloat16")));
+    const auto mismatch =
+        CompareParameters(Needed(), {{"fc1.weight", {8, 10}, dtype}, {"fc1.bias", {8}}});
+    ASSERT_EQ(mismatch.mistyped.size(), 1u);
+    EXPECT_EQ(mismatch.mistyped[0].offered, dtype);
+    EXPECT_THAT(Describe(mismatch.mistyped[0]),
+                HasSubstr("the graph needs float32, float64, float16 or bfloat16"));
   }
 }
 
@@ -66,9 +69,9 @@ TEST(ParametersTest, CountersMatchExactly) {
   const auto mismatch = CompareParameters(
       Needed(),
       {{"fc1.weight", {8, 10}}, {"fc1.bias", {8}}, {"bn.num_batches_tracked", {}, DType::kInt32}});
-  EXPECT_THAT(mismatch.mistyped,
-              ElementsAre("parameter bn.num_batches_tracked: checkpoint has int32, the graph needs "
-                          "int64"));
+  ASSERT_EQ(mismatch.mistyped.size(), 1u);
+  EXPECT_EQ(Describe(mismatch.mistyped[0]),
+            "parameter bn.num_batches_tracked: checkpoint has int32, the graph needs int64");
 }
 
 TEST(ParametersTest, EverythingWrongIsListedInOrder) {
@@ -85,7 +88,9 @@ TEST(ParametersTest, EverythingWrongIsListedInOrder) {
 TEST(ParametersTest, ShapeAndTypeOfOneTensorAreBothReported) {
   const auto mismatch =
       CompareParameters({{.name = "w", .shape = {2}}}, {{"w", {3}, DType::kInt8}});
-  EXPECT_EQ(mismatch.misshaped.size(), 1u);
+  ASSERT_EQ(mismatch.misshaped.size(), 1u);
+  EXPECT_THAT(mismatch.misshaped[0].offered, ElementsAre(3));
+  EXPECT_THAT(mismatch.misshaped[0].needed, ElementsAre(2));
   EXPECT_EQ(mismatch.mistyped.size(), 1u);
   EXPECT_THAT(Message(mismatch), HasSubstr("1 of another type: parameter w: checkpoint has int8"));
 }

@@ -1,4 +1,4 @@
-#include "server/serving/sha256.h"
+#include "storage/sha256.h"
 
 #include <openssl/evp.h>
 #include <unistd.h>
@@ -14,7 +14,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
 
-namespace relight::serving {
+namespace relight::storage {
 
 struct Sha256::Context {
   std::unique_ptr<EVP_MD_CTX, decltype(&EVP_MD_CTX_free)> evp{EVP_MD_CTX_new(), &EVP_MD_CTX_free};
@@ -60,4 +60,4 @@ absl::StatusOr<std::string> Sha256OfFile(int fd, std::uint64_t size_bytes,
   return hash.FinishHex();
 }
 
-}  // namespace relight::serving
+}  // namespace relight::storage

@@ -1,4 +1,4 @@
-#include "server/serving/sha256.h"
+#include "storage/sha256.h"
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
@@ -6,13 +6,13 @@
 #include "base/unique_fd.h"
 #include "tests/storage/temp_folder.h"
 
-namespace relight::serving {
+namespace relight::storage {
 namespace {
 
 constexpr char kShaOfAbc[] = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
 
 TEST(Sha256Test, IsThatOfTheStandardsExample) {
-  const storage::TempFolder folder;
+  const TempFolder folder;
   folder.Write("abc", "abc");
   const UniqueFd fd(::open(folder.Path("abc").c_str(), O_RDONLY));
   EXPECT_EQ(*Sha256OfFile(fd.get(), 3, {}), kShaOfAbc);
@@ -20,7 +20,7 @@ TEST(Sha256Test, IsThatOfTheStandardsExample) {
 }
 
 TEST(Sha256Test, StopsWhenItIsToldTo) {
-  const storage::TempFolder folder;
+  const TempFolder folder;
   folder.Write("abc", "abc");
   const UniqueFd fd(::open(folder.Path("abc").c_str(), O_RDONLY));
   EXPECT_EQ(Sha256OfFile(fd.get(), 3, [] { return absl::CancelledError("stop"); }).status().code(),
@@ -28,4 +28,4 @@ TEST(Sha256Test, StopsWhenItIsToldTo) {
 }
 
 }  // namespace
-}  // namespace relight::serving
+}  // namespace relight::storage

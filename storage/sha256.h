@@ -1,6 +1,6 @@
 // SHA-256 of a file, by OpenSSL.
-#ifndef RELIGHT_SERVER_SERVING_SHA256_H_
-#define RELIGHT_SERVER_SERVING_SHA256_H_
+#ifndef RELIGHT_STORAGE_SHA256_H_
+#define RELIGHT_STORAGE_SHA256_H_
 
 #include <cstddef>
 #include <cstdint>
@@ -12,7 +12,7 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 
-namespace relight::serving {
+namespace relight::storage {
 
 class Sha256 {
  public:
@@ -32,6 +32,6 @@ class Sha256 {
 absl::StatusOr<std::string> Sha256OfFile(int fd, std::uint64_t size_bytes,
                                          const std::function<absl::Status()>& pace);
 
-}  // namespace relight::serving
+}  // namespace relight::storage
 
-#endif  // RELIGHT_SERVER_SERVING_SHA256_H_
+#endif  // RELIGHT_STORAGE_SHA256_H_

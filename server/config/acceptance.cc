@@ -1,0 +1,79 @@
+#include "server/config/acceptance.h"
+
+#include <string>
+#include <unordered_set>
+#include <utility>
+#include <vector>
+
+#include "base/status_macros.h"
+
+namespace relight::config {
+namespace {
+
+std::vector<std::string> NamesOf(absl::Span<const ParameterSpec> parameters) {
+  std::vector<std::string> names;
+  names.reserve(parameters.size());
+  for (const ParameterSpec& parameter : parameters) names.push_back(parameter.name);
+  return names;
+}
+
+}  // namespace
+
+storage::ReadOptions ReadOptionsOf(const Checkpoints& config) {
+  storage::ReadOptions options;
+  options.require_crc = config.require_crc;
+  options.reject_unknown_globals = config.reject_unknown_classes;
+  return options;
+}
+
+absl::StatusOr<WeightsComparison> CompareWeights(const storage::Checkpoint& checkpoint,
+                                                 const Checkpoints& config,
+                                                 absl::Span<const ParameterSpec> parameters) {
+  const std::vector<std::string> names = NamesOf(parameters);
+  storage::StateDictOptions options;
+  options.key = config.state_dict_key;
+  options.strip_prefix = config.strip_prefix;
+  options.wanted_keys = names;
+  WeightsComparison comparison;
+  RELIGHT_ASSIGN_OR_RETURN(comparison.state_dict, storage::FindStateDict(checkpoint, options));
+  std::vector<OfferedTensor> offered;
+  offered.reserve(comparison.state_dict.entries.size());
+  for (const storage::StateDictEntry& entry : comparison.state_dict.entries) {
+    const storage::TensorInfo& tensor = checkpoint.tree().tensor(entry.node);
+    offered.push_back({entry.key, tensor.shape, tensor.dtype});
+  }
+  comparison.mismatch = CompareParameters(parameters, offered);
+  return comparison;
+}
+
+absl::StatusOr<storage::StateDict> FindWeights(const storage::Checkpoint& checkpoint,
+                                               const Checkpoints& config,
+                                               absl::Span<const ParameterSpec> parameters) {
+  RELIGHT_ASSIGN_OR_RETURN(WeightsComparison comparison,
+                           CompareWeights(checkpoint, config, parameters));
+  RELIGHT_RETURN_IF_ERROR(ToStatus(comparison.mismatch));
+  return std::move(comparison.state_dict);
+}
+
+absl::StatusOr<storage::WeightPlan> PlanFor(const storage::Checkpoint& checkpoint,
+                                            const storage::StateDict& state_dict,
+                                            absl::Span<const ParameterSpec> parameters) {
+  const std::vector<std::string> names = NamesOf(parameters);
+  // No names would stand for all of them.
+  if (names.empty()) return storage::WeightPlan{};
+  return storage::PlanWeights(checkpoint, state_dict, names);
+}
+
+absl::Status CheckValues(const ModelConfig& config, absl::Span<const ParameterSpec> parameters,
+                         const storage::WeightPlan& plan,
+                         absl::Span<const storage::NonFinite> found) {
+  if (config.allow_non_finite) return absl::OkStatus();
+  std::unordered_set<std::string> buffers;
+  for (const ParameterSpec& parameter : parameters) {
+    if (parameter.buffer) buffers.insert(parameter.name);
+  }
+  return storage::RefuseNonFinite(plan, found,
+                                  [&](const std::string& key) { return buffers.contains(key); });
+}
+
+}  // namespace relight::config
