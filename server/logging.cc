@@ -4,20 +4,42 @@
 #include <spdlog/sinks/stdout_color_sinks.h>
 #include <spdlog/spdlog.h>
 
+#include <cstddef>
+#include <limits>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <string_view>
+
+#include "base/escape.h"
+#include "base/log_fields.h"
 
 namespace relight {
 namespace {
 
-// %* in a pattern: the message as a JSON string, quotes included.
+std::string Quote(std::string_view text) {
+  return nlohmann::json(text).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+}
+
+// What the calling thread says its lines are about, each with a comma before it.
+std::string FieldsAsJson(const LogFields& fields) {
+  std::string out;
+  if (!fields.model.empty()) {
+    out += ",\"model\":" + Quote(Escape(fields.model, std::numeric_limits<std::size_t>::max()));
+  }
+  if (fields.version) out += ",\"version\":" + std::to_string(*fields.version);
+  if (fields.generation) out += ",\"generation\":" + std::to_string(*fields.generation);
+  if (!fields.event.empty()) out += ",\"event\":" + Quote(fields.event);
+  return out;
+}
+
+// %* in a pattern: the message as a JSON string, quotes included, and the fields that go with it.
+// Lines are formatted by the thread that logs.
 class JsonMessage final : public spdlog::custom_flag_formatter {
  public:
   void format(const spdlog::details::log_msg& message, const std::tm&,
               spdlog::memory_buf_t& out) override {
-    const std::string text =
-        nlohmann::json(std::string(message.payload.data(), message.payload.size()))
-            .dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+    std::string text = Quote({message.payload.data(), message.payload.size()});
+    if (const LogFields* fields = LogScope::Current()) text += FieldsAsJson(*fields);
     out.append(text.data(), text.data() + text.size());
   }
   std::unique_ptr<custom_flag_formatter> clone() const override {

@@ -1,4 +1,5 @@
-// The process's log: to stderr, as text or as one JSON object a line.
+// The process's log: to stderr, as text or as one JSON object a line, whose fields are time,
+// level, message, and what base/log_fields.h says.
 #ifndef RELIGHT_SERVER_LOGGING_H_
 #define RELIGHT_SERVER_LOGGING_H_
 

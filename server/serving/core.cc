@@ -13,6 +13,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "base/escape.h"
+#include "base/log_fields.h"
 #include "base/status_macros.h"
 #include "base/unique_fd.h"
 #include "server/serving/failure.h"
@@ -188,6 +189,7 @@ void Core::ScanRepository(std::set<std::string>& changed) {
   std::vector<std::string> known;
   for (const auto& [name, manager] : models_) known.push_back(name);
   for (const std::string& name : removals_.Count(*listing, known, clock_.Now())) {
+    const LogScope about({.model = name});
     spdlog::info("model {}: its folder or config was removed; it is no longer served",
                  Escape(name));
     last_generations_[name] = models_.at(name)->last_generation();
@@ -198,6 +200,7 @@ void Core::ScanRepository(std::set<std::string>& changed) {
 }
 
 void Core::AddModel(const std::string& name, std::set<std::string>& changed) {
+  const LogScope about({.model = name});
   spdlog::info("model {}: found", Escape(name));
   const auto before = last_generations_.find(name);
   models_.emplace(name, std::make_shared<ModelManager>(
@@ -449,6 +452,10 @@ absl::StatusOr<SnapshotResult> Core::Snapshot(const SnapshotRequest& request,
                                 .file = result.path,
                                 .file_sha256 = result.file_sha256,
                                 .weights_digest = result.weights_digest});
+  const LogScope about({.model = request.model,
+                        .version = result.version,
+                        .generation = result.generation,
+                        .event = Name(HistoryEvent::kSnapshot)});
   spdlog::info("model {}: wrote version {}, generation {} to {}", Escape(request.model),
                result.version, result.generation, Escape(result.path, 1024));
   return result;

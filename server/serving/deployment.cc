@@ -12,6 +12,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
 #include "base/escape.h"
+#include "base/log_fields.h"
 #include "base/status_macros.h"
 #include "server/serving/aftercare.h"
 #include "storage/folder.h"
@@ -59,6 +60,20 @@ absl::Status CheckApart(const std::string& watched, const std::string& snapshots
       "folder for one of them"));
 }
 
+// As the history calls it; empty where there is no news.
+std::string_view EventName(Verdict verdict) {
+  switch (verdict) {
+    case Verdict::kUnchanged:
+      return Name(HistoryEvent::kUnchanged);
+    case Verdict::kRefused:
+      return Name(HistoryEvent::kRefused);
+    case Verdict::kTransient:
+      return Name(HistoryEvent::kRetrying);
+    default:
+      return {};
+  }
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Deployment>> Deployment::Create(config::ModelConfig config,
@@ -102,6 +117,7 @@ void Deployment::Scan() {
   absl::StatusOr<std::vector<storage::FolderEntry>> listing =
       storage::ScanFolder(config_.checkpoints.folder);
   if (listing.ok() != listing_.ok()) {
+    const LogScope about({.model = config_.name});
     if (listing.ok()) {
       spdlog::info("model {}: the folder of checkpoints can be listed again", Escape(config_.name));
     } else {
@@ -313,6 +329,10 @@ std::uint64_t Deployment::Publish(const LoadUnderWay& load, LoadResult result) {
   journal_->SetLastGoodLoad(now);
   absl::Duration total;
   for (const auto& [phase, duration] : result.phases) total += duration;
+  const LogScope about({.model = config_.name,
+                        .version = record->version,
+                        .generation = load.order.generation,
+                        .event = Name(HistoryEvent::kServed)});
   spdlog::info("model {}: serves version {}, generation {}, from {} (weights {}) after {}",
                Escape(config_.name), record->version, load.order.generation, Escape(load.file),
                digest, absl::FormatDuration(total));
@@ -344,7 +364,10 @@ void Deployment::Remember(const LoadUnderWay& load, const LoadResult& result) {
                      .phases = result.phases};
   const std::string file = Escape(load.file);
   const std::string model = Escape(config_.name);
-  switch (Record(attempt, now, settings_, memory_)) {
+  const Verdict verdict = Record(attempt, now, settings_, memory_);
+  const LogScope about(
+      {.model = config_.name, .version = load.order.version, .event = EventName(verdict)});
+  switch (verdict) {
     case Verdict::kUnchanged:
       entry.event = HistoryEvent::kUnchanged;
       entry.generation = attempt.generation;
@@ -418,6 +441,10 @@ bool Deployment::MakeCurrent(std::uint64_t generation, std::uint64_t new_generat
   path_->slot().MakeCurrent(generation, new_generation);
   Renumber(generation, new_generation, memory_);
   entry.reason = absl::StrCat("was still in memory, as generation ", generation);
+  const LogScope about({.model = config_.name,
+                        .version = entry.version,
+                        .generation = new_generation,
+                        .event = Name(entry.event)});
   spdlog::info("model {}: serves version {} again, as generation {} (it was {})",
                Escape(config_.name), entry.version, new_generation, generation);
   journal_->Add(std::move(entry));
@@ -441,6 +468,10 @@ Slot::Handle Deployment::Unpublish(const std::shared_ptr<VersionRecord>& record,
                    .file = record->file,
                    .weights_digest = record->digest.ToHex(),
                    .reason = why});
+    const LogScope about({.model = config_.name,
+                          .version = record->version,
+                          .generation = record->generation,
+                          .event = Name(HistoryEvent::kRetired)});
     spdlog::info("model {}: version {}, generation {} is retired: {}", Escape(config_.name),
                  record->version, record->generation.load(), why);
   }

@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
 #include "base/escape.h"
+#include "base/log_fields.h"
 #include "base/status_macros.h"
 
 namespace relight::serving {
@@ -125,6 +126,7 @@ void ModelManager::CheckConfig() {
   if (error == config_error_) return;
   config_error_ = error;
   Note(HistoryEvent::kConfigRefused, error);
+  const LogScope about({.model = name_, .event = Name(HistoryEvent::kConfigRefused)});
   spdlog::warn("model {}: the config is refused{}: {}", Escape(name_),
                active_ != nullptr ? ", and the one before stays" : "", OneLine(error));
 }
@@ -138,11 +140,13 @@ void ModelManager::SwitchToNext() {
   const bool first = before == nullptr;
   if (!first) old_.push_back(std::move(before));
   if (first) {
+    const LogScope about({.model = name_});
     spdlog::info("model {}: watches {}", Escape(name_),
                  Escape(active_->config().checkpoints.folder, 1024));
     return;
   }
   Note(HistoryEvent::kConfigChanged);
+  const LogScope about({.model = name_, .event = Name(HistoryEvent::kConfigChanged)});
   spdlog::info("model {}: the changed config is in use", Escape(name_));
 }
 
@@ -396,6 +400,7 @@ absl::Status ModelManager::OutcomeOfPin(const Command& command) {
   absl::Status failed = absl::FailedPreconditionError(decision_.reason);
   orders_ = orders_before_;
   if (const absl::Status kept = pins_.Set(name_, orders_.pin); !kept.ok()) {
+    const LogScope about({.model = name_});
     spdlog::error("model {}: {}", Escape(name_), std::string(kept.message()));
   }
   return failed;

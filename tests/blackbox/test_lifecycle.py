@@ -259,6 +259,9 @@ class LogTest(unittest.TestCase):
         self.assertGreater(len(lines), 3)
         for line in lines:
             self.assertLessEqual({"time", "level", "message"}, set(json.loads(line)))
+        served = next(json.loads(line) for line in lines if "serves version 1" in line)
+        self.assertEqual({key: served.get(key) for key in ("model", "version", "generation", "event")},
+                         {"model": "simplenet", "version": 1, "generation": 1, "event": "served"})
 
 
 class KernelsTest(unittest.TestCase):

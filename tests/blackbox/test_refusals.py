@@ -76,8 +76,11 @@ class RequestTest(unittest.TestCase):
     def test_no_checkpoint_yet(self):
         self.daemon.add_model("empty", SIMPLENET)
         self.daemon.wait_for_log("model empty: watches")
-        self.assert_refused(infer_request(np.ones((1, 10), np.float32), model="empty"),
-                            grpc.StatusCode.UNAVAILABLE, "no checkpoint yet")
+        request = infer_request(np.ones((1, 10), np.float32), model="empty")
+        # Requests see a new model a moment after the log does.
+        while "is being set up" in self.daemon.stub.ModelInfer.future(request).details():
+            pass
+        self.assert_refused(request, grpc.StatusCode.UNAVAILABLE, "no checkpoint yet")
 
     def test_garbage_instead_of_a_message(self):
         call = self.daemon.channel.unary_unary("/inference.GRPCInferenceService/ModelInfer",

@@ -25,7 +25,7 @@ LIBRARIES = {
     r"google/protobuf/": ["server/config", "server/rpc", "client"],
     r"(inference|relight/v1)/.*\.pb\.h": ["server/config", "server/rpc", "client"],
     r"prometheus/": ["server/rpc"],
-    r"spdlog/": ["server", "server/serving"],
+    r"spdlog/": ["server", "server/rpc", "server/serving"],
 }
 
 
