@@ -15,5 +15,6 @@ mirror=$(sed -n -E 's/^(deb|URIs:) *(\[[^]]*\] *)?(https?:[^ ]*).*/\3/p' \
 exec mmdebstrap --quiet --variant=minbase --aptopt='Acquire::Check-Valid-Until "false"' \
   --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
   --dpkgopt='path-exclude=/usr/share/locale/*' \
+  --customize-hook='echo "DPkg::Post-Invoke { \"rm -f /var/cache/apt/archives/*.deb\"; };" >$1/etc/apt/apt.conf.d/docker-clean' \
   --customize-hook='rm -rf $1/var/lib/apt/lists/* $1/etc/resolv.conf $1/etc/hostname' \
   "$@" "$suite" "$target" "deb $mirror $suite main" "deb $mirror $suite-updates main"
