@@ -150,7 +150,9 @@ class Inspector {
       const TensorInfo& info = tree.tensor(entry.node);
       InspectedWeight weight{entry.key, entry.original_key, entry.node};
       weight.size_bytes = storage::CountElements(info.shape) * ItemSize(info.dtype);
-      weight.contiguous = storage::IsDense(info.shape, info.stride);
+      // A layout that has no strides (sparse, say) is named, not described.
+      weight.contiguous =
+          info.stride.size() == info.shape.size() && storage::IsDense(info.shape, info.stride);
       bool counts = true;
       if (tree.Is(entry.node, storage::NodeKind::kTensor) && weight.size_bytes > 0) {
         const auto [same, is_new] =

@@ -290,14 +290,14 @@ TEST_F(MadeInspectionTest, SaysHowFarItIs) {
 TEST(InspectionTest, OptimizersAndSchedulesAreRecognised) {
   const std::string text = TextOf(Inspect(DataPath("good/optim_groups_sched.pth"), {}));
   EXPECT_THAT(text, AllOf(HasSubstr("optimizer Adam: state of "), HasSubstr("group 0, "),
-                          HasSubstr("schedule of the learning rate (")));
+                          HasSubstr("schedule of the learning rate, of the kind StepLR")));
   const Json json = ToJson(Inspect(DataPath("good/lightning_like.ckpt"), {}), "");
   std::vector<std::string> kinds;
   for (const Json& held : json.at("held")) {
     kinds.push_back(held.at("at").get<std::string>() + " " + held.at("kind").get<std::string>());
   }
-  EXPECT_THAT(kinds, testing::IsSupersetOf({"/optimizer_states/0 optimizer",
-                                            "/lr_schedulers/0 schedule", "/epoch value"}));
+  EXPECT_THAT(kinds, testing::IsSupersetOf({"/optimizer_states/0 optimizer", "/lr_schedulers value",
+                                            "/epoch value"}));
 }
 
 TEST(InspectionTest, StepsInTensorsAreShownAsNumbers) {
@@ -305,7 +305,7 @@ TEST(InspectionTest, StepsInTensorsAreShownAsNumbers) {
   for (const Json& held : json.at("held")) {
     if (!held.contains("optimizer")) continue;
     EXPECT_TRUE(held.at("optimizer").at("step").is_number()) << held.dump();
-    EXPECT_EQ(held.at("optimizer").at("groups")[0].at("settings").at("lr"), 0.001);
+    EXPECT_EQ(held.at("optimizer").at("groups")[0].at("settings").at("lr"), 0.01);
     EXPECT_EQ(held.at("tensors"), 12);
     return;
   }
@@ -316,7 +316,7 @@ TEST(InspectionTest, DamageNamesTheRecordAndItsTensor) {
   const Inspection inspection = Inspect(DataPath("hostile/crc_flip_storage.pth"), {});
   EXPECT_FALSE(inspection.digest.has_value());
   const std::string text = TextOf(inspection);
-  EXPECT_THAT(text, AllOf(HasSubstr("1 of "), HasSubstr(" records are damaged:"),
+  EXPECT_THAT(text, AllOf(HasSubstr("1 of "), HasSubstr(" records is damaged:"),
                           HasSubstr("RECORD  "), HasSubstr("digest     none")));
   const Json json = ToJson(inspection, "");
   std::size_t damaged = 0;
