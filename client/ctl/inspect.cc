@@ -138,9 +138,15 @@ absl::Status RunInspect(Session& session) {
     options.config = &*config;
   }
   const absl::StatusOr<std::string> path = Locate(session.positional(0));
-  if (storage::GetErrorCode(path.status()).has_value()) return RefusalOf(path.status());
-  if (!path.ok()) return Final(path.status());
-  const Inspection inspection = InspectWithProgress(*path, options);
+  if (!path.ok() && !storage::GetErrorCode(path.status()).has_value()) return Final(path.status());
+  Inspection inspection;
+  if (path.ok()) {
+    inspection = InspectWithProgress(*path, options);
+  } else {
+    inspection.path = session.positional(0);
+    inspection.outcome = Outcome::kRefused;
+    inspection.error = path.status();
+  }
   if (session.json()) {
     session.PrintJson(ToJson(inspection, options.config_name));
     return ResultOf(inspection, inspection.error);

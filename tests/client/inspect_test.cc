@@ -287,6 +287,7 @@ TEST_F(InspectTest, FoldersLeadToTheirOnlyCheckpoint) {
   const Outcome distributed = Run({folder_.Path("dcp")});
   EXPECT_EQ(distributed.code, kRefused);
   EXPECT_THAT(distributed.err, HasSubstr("UNSUPPORTED_FORMAT"));
+  EXPECT_EQ(Run({folder_.Path("dcp"), "--json"}).json()["error"]["code"], "UNSUPPORTED_FORMAT");
 }
 
 TEST_F(InspectTest, PathsMayBeAnyBytes) {

@@ -46,6 +46,16 @@ TEST_F(CoreReloadTest, ServesTheNewestCheckpointThatIsThereAtStart) {
   EXPECT_EQ(core_->GetModelStatistics().front().served_version, 2);
 }
 
+TEST_F(CoreReloadTest, TheSha256OfAnIndexIsThatOfTheIndexAlone) {
+  root_.Write(In("part.bin"), CheckpointBytes({10}));
+  root_.Write(In("step-1.index.json"), R"({"weight_map": {"w": "part.bin"}})");
+  Start();
+  EXPECT_EQ(Ask(), 10);
+  EXPECT_EQ(StatusOf().loaded[0].file, "step-1.index.json");
+  EXPECT_EQ(StatusOf().loaded[0].file_sha256,
+            "db95a709f887f4b2059166e0b20c284232ce062b277252b857a44d5af5d0983c");
+}
+
 TEST_F(CoreReloadTest, FileThatArrivesByRenameIsSwappedInAndTheOneBeforeStaysLoaded) {
   Save("step-1.pt", 10);
   Start();
