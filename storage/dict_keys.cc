@@ -66,6 +66,10 @@ absl::Status DictKeys::Canonicalise(NodeId key) {
           ErrorCode::kLimitExceeded,
           absl::StrCat("uses a tuple of more than ", kMaxKeyParts, " values as a key"));
     }
+    if (tree.Is(node, NodeKind::kNumpyScalar)) {
+      todo.push_back(tree.items(node)[0]);  // np.int64(1) is the key 1.
+      continue;
+    }
     if (!tree.Is(node, NodeKind::kTuple) && !tree.Is(node, NodeKind::kSize)) {
       RELIGHT_RETURN_IF_ERROR(AppendLeaf(node));
       continue;

@@ -95,6 +95,15 @@ TEST_F(PickleMachineTest, KeysCompareAsInPython) {
   EXPECT_EQ(CodeOf("}(K\x01NK\x02Nu."s), std::nullopt);
 }
 
+TEST_F(PickleMachineTest, ANumpyScalarIsTheKeyThatItsValueIs) {
+  const std::string dtype = "cnumpy\ndtype\nX\x02\x00\x00\x00i8\x85R"s;
+  const std::string one =
+      "cnumpy.core.multiarray\nscalar\n" + dtype + "C\x08\x01\x00\x00\x00\x00\x00\x00\x00\x86R"s;
+  EXPECT_EQ(CodeOf("}(" + one + "NK\x01Nu."s), ErrorCode::kPickleDuplicateKey);
+  EXPECT_EQ(CodeOf("}(" + one + "N" + one + "Nu."s), ErrorCode::kPickleDuplicateKey);
+  EXPECT_EQ(CodeOf("}(" + one + "NK\x02Nu."s), std::nullopt);
+}
+
 TEST_F(PickleMachineTest, TheSameKeyMayBeInTwoDicts) {
   EXPECT_TRUE(Run("\x80\x02]}(K\x01Nua}(K\x01Nua."s).ok());
 }
