@@ -339,6 +339,10 @@ TorchObjectFactory::MaybeNode TorchObjectFactory::MakeDevice(const Arguments& ar
       return BadValue("has a torch.device whose index is no integer");
     }
     absl::StrAppend(&device, ":", tree_.integer(arguments[1]));
+    // A snapshot writes name and index as one text.
+    if (device.size() > kMaxDeviceBytes) {
+      return BadValue("has a torch.device whose name is too long");
+    }
   }
   return tree_.AddText(NodeKind::kDevice, device);
 }

@@ -150,6 +150,17 @@ TEST_F(PickleMachineTest, ForbiddenNamesAreRefusedEvenIfNothingUsesThem) {
   EXPECT_EQ(CodeOf("cbuiltins\ngetattr\n0N."s), std::nullopt);
 }
 
+TEST_F(PickleMachineTest, ADeviceIsAsLongAsOneTextMayBe) {
+  const auto device = [](std::size_t name_bytes, const std::string& index) {
+    return "ctorch\ndevice\nX"s + static_cast<char>(name_bytes) + "\x00\x00\x00"s +
+           std::string(name_bytes, 'd') + index + "R."s;
+  };
+  EXPECT_EQ(CodeOf(device(64, "\x85"s)), std::nullopt);
+  EXPECT_EQ(CodeOf(device(62, "K\x01\x86"s)), std::nullopt);
+  EXPECT_EQ(CodeOf(device(65, "\x85"s)), ErrorCode::kPickleBadValue);
+  EXPECT_EQ(CodeOf(device(63, "K\x01\x86"s)), ErrorCode::kPickleBadValue);
+}
+
 TEST_F(PickleMachineTest, ATruncatedPickleSaysThatMoreBytesMayHelp) {
   EXPECT_EQ(CodeOf("X\x05\x00\x00\x00"s), ErrorCode::kPickleTruncated);
   EXPECT_TRUE(ran_out_);
