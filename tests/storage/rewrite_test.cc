@@ -1,8 +1,6 @@
 // What the writer wrote is what the reader read: over all good fixtures.
-#include <bit>
 #include <filesystem>
 #include <fstream>
-#include <map>
 #include <set>
 
 #include "gmock/gmock.h"
@@ -10,11 +8,11 @@
 #include "storage/checkpoint.h"
 #include "storage/checkpoint_source.h"
 #include "storage/error.h"
-#include "storage/lazy_tensor.h"
 #include "storage/write_plan.h"
 #include "storage/writer.h"
 #include "tests/paths.h"
 #include "tests/storage/temp_folder.h"
+#include "tests/storage/tree_comparison.h"
 
 namespace relight::storage {
 namespace {
@@ -51,99 +49,6 @@ absl::StatusOr<WriteReport> Rewrite(const Checkpoint& checkpoint, const std::str
                          });
 }
 
-// Compares what was written with what was read from it.
-class TreeComparison {
- public:
-  TreeComparison(const Checkpoint& before, const Checkpoint& after, const WritePlan& plan)
-      : before_(before), after_(after), plan_(plan) {}
-
-  void Compare(NodeId a, NodeId b, const std::string& path) {
-    const Tree& x = before_.tree();
-    const Tree& y = after_.tree();
-    if (x.Is(a, NodeKind::kNumpyScalar)) return Compare(x.items(a)[0], b, path);
-    ASSERT_EQ(Name(x.kind(a)), Name(y.kind(b))) << path;
-    switch (x.kind(a)) {
-      case NodeKind::kBool:
-      case NodeKind::kInt:
-        EXPECT_EQ(x.integer(a), y.integer(b)) << path;
-        break;
-      case NodeKind::kFloat:
-        EXPECT_EQ(std::bit_cast<std::uint64_t>(x.real(a)), std::bit_cast<std::uint64_t>(y.real(b)))
-            << path;
-        break;
-      case NodeKind::kBigInt:
-      case NodeKind::kString:
-      case NodeKind::kBytes:
-      case NodeKind::kDevice:
-      case NodeKind::kDType:
-        EXPECT_EQ(x.text(a), y.text(b)) << path;
-        break;
-      case NodeKind::kTensor:
-        CompareTensors(x.tensor(a), y.tensor(b), path);
-        break;
-      case NodeKind::kStorage:
-        CompareStorages(x.storage(a), y.storage(b), path);
-        break;
-      case NodeKind::kNone:
-        break;
-      default:
-        CompareContainers(a, b, path);
-    }
-  }
-
- private:
-  void CompareContainers(NodeId a, NodeId b, const std::string& path) {
-    const Tree& x = before_.tree();
-    const Tree& y = after_.tree();
-    if (!x.IsDict(a)) {
-      ASSERT_EQ(x.items(a).size(), y.items(b).size()) << path;
-      for (std::size_t i = 0; i < x.items(a).size(); ++i) {
-        Compare(x.items(a)[i], y.items(b)[i], path + "/" + std::to_string(i));
-      }
-      return;
-    }
-    std::size_t next = 0;
-    for (const auto& [key, value] : x.pairs(a)) {
-      if (!plan_.CanWrite(key) || !plan_.CanWrite(value)) continue;
-      ASSERT_LT(next, y.pairs(b).size()) << path;
-      Compare(key, y.pairs(b)[next].first, path + "/key " + std::to_string(next));
-      Compare(value, y.pairs(b)[next].second, path + "/value " + std::to_string(next));
-      ++next;
-    }
-    EXPECT_EQ(next, y.pairs(b).size()) << path;
-    if (!x.Is(a, NodeKind::kOrderedDict)) return;
-    ASSERT_EQ(x.attributes(a) == kNoNode, y.attributes(b) == kNoNode) << path;
-    if (x.attributes(a) != kNoNode) Compare(x.attributes(a), y.attributes(b), path + "/@");
-  }
-
-  void CompareTensors(const TensorInfo& a, const TensorInfo& b, const std::string& path) {
-    EXPECT_EQ(Name(a.dtype), Name(b.dtype)) << path;
-    EXPECT_EQ(a.shape, b.shape) << path;
-    EXPECT_EQ(a.requires_grad, b.requires_grad) << path;
-    EXPECT_EQ(a.is_parameter, b.is_parameter) << path;
-    EXPECT_FALSE(IsLazy(b)) << path;
-    const auto before = ResolveTensor(a, CheckpointSource(before_));
-    const auto after = ResolveTensor(b, CheckpointSource(after_));
-    ASSERT_TRUE(before.ok() && after.ok()) << before.status() << after.status();
-    EXPECT_TRUE(*before == *after) << path;
-    if (IsLazy(a)) return;
-    EXPECT_EQ(a.stride, b.stride) << path;
-    CompareStorages(a.storage, b.storage, path);
-  }
-
-  // Equal storages before are equal storages afterwards, and no others are.
-  void CompareStorages(std::uint32_t a, std::uint32_t b, const std::string& path) {
-    EXPECT_EQ(to_after_.emplace(a, b).first->second, b) << path;
-    EXPECT_EQ(to_before_.emplace(b, a).first->second, a) << path;
-  }
-
-  const Checkpoint& before_;
-  const Checkpoint& after_;
-  const WritePlan& plan_;
-  std::map<std::uint32_t, std::uint32_t> to_after_;
-  std::map<std::uint32_t, std::uint32_t> to_before_;
-};
-
 class RewriteTest : public ::testing::TestWithParam<std::string> {};
 
 TEST_P(RewriteTest, GivesTheSameTreeAndThenTheSameFile) {
@@ -158,7 +63,11 @@ TEST_P(RewriteTest, GivesTheSameTreeAndThenTheSameFile) {
   ASSERT_TRUE(after.ok()) << after.status();
   EXPECT_EQ(after->summary().torch_version_guess, ">= 2.7");
   EXPECT_FALSE(after->summary().crc_absent);
-  TreeComparison(*before, *after, *plan).Compare(before->tree().root(), after->tree().root(), "");
+  const CheckpointSource old_bytes(*before);
+  const CheckpointSource new_bytes(*after);
+  TreeComparison comparison(before->tree(), after->tree(), *plan,
+                            CompareValues(old_bytes, new_bytes));
+  EXPECT_EQ(comparison.Difference(before->tree().root(), after->tree().root()), "");
 
   const auto again = Rewrite(*after, folder.Path("twice.pt"));
   ASSERT_TRUE(again.ok()) << again.status();
