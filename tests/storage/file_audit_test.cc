@@ -72,7 +72,8 @@ TEST(FileAuditTest, SeesDamageInEveryRecord) {
   const std::string content = ReadWholeFile(path);
   const TempFolder folder;
   std::size_t found = 0;
-  for (const RecordAudit& record : Audit(path)[0].records) {
+  const FileAudit audit = Audit(path)[0];
+  for (const RecordAudit& record : audit.records) {
     if (record.size_bytes == 0) continue;
     std::string damaged = content;
     damaged[record.file_offset] ^= 0x10;
