@@ -81,8 +81,8 @@ grpc::ChannelArguments ChannelArgumentsFor(std::string_view target) {
   arguments.SetMaxSendMessageSize(std::numeric_limits<int>::max());
   // One Client is one connection: a back-off that another one earned is not shared.
   arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+  // Not the minimum too: that is how long an attempt may take, on a slow network or a busy machine.
   arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, kInitialReconnectMs);
-  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, kInitialReconnectMs);
   arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, kMaxReconnectMs);
   if (IsLocal(target)) arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
   return arguments;

@@ -2,11 +2,15 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
 
 #include <chrono>
 #include <future>
+#include <string>
 #include <thread>
 
+#include "base/unique_fd.h"
 #include "tests/client/fake_server.h"
 
 namespace relight::client {
@@ -237,6 +241,25 @@ TEST(ClientConnectTest, AnAbsentServerIsUnavailable) {
   ConnectOptions options;
   options.connect_timeout = absl::Milliseconds(50);
   EXPECT_EQ(Client::Connect(nowhere, options).status().code(), absl::StatusCode::kUnavailable);
+}
+
+// A listener that nobody accepts from: the kernel takes the connection, and no server greets.
+TEST(ClientConnectTest, GivesASlowServerTheTimeOfTheCall) {
+  const UniqueFd listener(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  sockaddr_in address = {};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  socklen_t size = sizeof(address);
+  ASSERT_EQ(::bind(listener.get(), reinterpret_cast<sockaddr*>(&address), size), 0);
+  ASSERT_EQ(::listen(listener.get(), 1), 0);
+  ASSERT_EQ(::getsockname(listener.get(), reinterpret_cast<sockaddr*>(&address), &size), 0);
+  CallOptions options;
+  options.timeout = absl::Seconds(1);
+  EXPECT_EQ(Client::Connect("127.0.0.1:" + std::to_string(ntohs(address.sin_port)))
+                ->ServerLive(options)
+                .status()
+                .code(),
+            absl::StatusCode::kDeadlineExceeded);
 }
 
 TEST(ClientConnectTest, WaitsForAServerWhereAskedTo) {
