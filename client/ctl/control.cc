@@ -96,8 +96,8 @@ absl::Status Reload(Session& session) {
     json["swapped"] = result.swapped;
     session.PrintJson(json);
   } else {
-    session.Print(absl::StrCat(Sentence(result.status),
-                               result.swapped ? ", since now" : ", as before", "\n"));
+    session.Print(
+        absl::StrCat(Sentence(result.status), result.swapped ? ", since now" : ", already", "\n"));
   }
   return absl::OkStatus();
 }
