@@ -45,6 +45,22 @@ class AdminIo {
   std::vector<std::thread> threads_;
 };
 
+// So that no call waits behind one that may take long: each kind has threads of its own.
+struct AdminPools {
+  AdminIo queries{1};    // What only looks.
+  AdminIo orders{4};     // What changes which version serves, and overtakes what is under way.
+  AdminIo long_work{2};  // Reloads and snapshots.
+
+  bool WaitIdle(absl::Time deadline) {
+    return long_work.WaitIdle(deadline) && orders.WaitIdle(deadline) && queries.WaitIdle(deadline);
+  }
+  void Stop() {
+    long_work.Stop();
+    orders.Stop();
+    queries.Stop();
+  }
+};
+
 }  // namespace relight::rpc
 
 #endif  // RELIGHT_SERVER_RPC_ADMIN_IO_H_

@@ -60,7 +60,8 @@ void AdminWatch::PumpLocked() {
   if (!closing_ && !changed_.empty()) {
     const std::string model = *changed_.begin();
     changed_.erase(changed_.begin());
-    fetching_ = service_.queries_.Run([self = shared_from_this(), model] { self->Fetch(model); });
+    fetching_ =
+        service_.pools_.queries.Run([self = shared_from_this(), model] { self->Fetch(model); });
     if (fetching_) return;
     closing_ = true;
     reason_ = TooBusy();
@@ -105,7 +106,7 @@ SnapshotCall::SnapshotCall(AdminService& service, serving::SnapshotRequest reque
     : service_(service), request_(std::move(request)) {}
 
 void SnapshotCall::Begin() {
-  const bool accepted = service_.actions_.Run([self = shared_from_this()] { self->Run(); });
+  const bool accepted = service_.pools_.long_work.Run([self = shared_from_this()] { self->Run(); });
   if (!accepted) Complete(TooBusy());
 }
 
@@ -171,12 +172,11 @@ void SnapshotCall::OnDone() { service_.snapshots_.Remove(this); }
 // --- AdminService ---
 
 AdminService::AdminService(serving::ServerCore& core, std::string server_version,
-                           absl::Time started_at, AdminIo& queries, AdminIo& actions)
+                           absl::Time started_at, AdminPools& pools)
     : core_(core),
       server_version_(std::move(server_version)),
       started_at_(started_at),
-      queries_(queries),
-      actions_(actions) {}
+      pools_(pools) {}
 
 void AdminService::ModelChanged(const std::string& model) {
   if (model.empty()) return;
@@ -215,13 +215,14 @@ absl::Status AdminService::FillStatus(const std::string& model,
 grpc::ServerUnaryReactor* AdminService::GetStatus(Context* context,
                                                   const v1::GetStatusRequest* request,
                                                   v1::GetStatusResponse* response) {
-  return RunOn(queries_, context, [=, this] { return FillStatus(request->model(), *response); });
+  return RunOn(pools_.queries, context,
+               [=, this] { return FillStatus(request->model(), *response); });
 }
 
 grpc::ServerUnaryReactor* AdminService::GetHistory(Context* context,
                                                    const v1::GetHistoryRequest* request,
                                                    v1::GetHistoryResponse* response) {
-  return RunOn(queries_, context, [=, this]() -> absl::Status {
+  return RunOn(pools_.queries, context, [=, this]() -> absl::Status {
     RELIGHT_ASSIGN_OR_RETURN(const auto entries,
                              core_.GetHistory(request->model(), request->limit()));
     for (const serving::HistoryEntry& entry : entries) *response->add_entries() = ToMessage(entry);
@@ -244,7 +245,7 @@ grpc::ServerWriteReactor<v1::ModelStatus>* AdminService::Watch(Context* /*contex
 
 grpc::ServerUnaryReactor* AdminService::Reload(Context* context, const v1::ReloadRequest* request,
                                                v1::ReloadResponse* response) {
-  return RunOn(actions_, context, [=, this]() -> absl::Status {
+  return RunOn(pools_.long_work, context, [=, this]() -> absl::Status {
     RELIGHT_ASSIGN_OR_RETURN(const serving::ReloadResult result, core_.Reload(request->model()));
     *response->mutable_status() = ToMessage(result.status);
     response->set_swapped(result.swapped);
@@ -254,27 +255,27 @@ grpc::ServerUnaryReactor* AdminService::Reload(Context* context, const v1::Reloa
 
 grpc::ServerUnaryReactor* AdminService::Pin(Context* context, const v1::PinRequest* request,
                                             v1::PinResponse* response) {
-  return RunOn(actions_, context, [=, this] {
+  return RunOn(pools_.orders, context, [=, this] {
     return Report(core_.Pin(request->model(), request->version()), *response);
   });
 }
 
 grpc::ServerUnaryReactor* AdminService::Unpin(Context* context, const v1::UnpinRequest* request,
                                               v1::UnpinResponse* response) {
-  return RunOn(actions_, context,
+  return RunOn(pools_.orders, context,
                [=, this] { return Report(core_.Unpin(request->model()), *response); });
 }
 
 grpc::ServerUnaryReactor* AdminService::RollBack(Context* context,
                                                  const v1::RollBackRequest* request,
                                                  v1::RollBackResponse* response) {
-  return RunOn(actions_, context,
+  return RunOn(pools_.orders, context,
                [=, this] { return Report(core_.RollBack(request->model()), *response); });
 }
 
 grpc::ServerUnaryReactor* AdminService::Unload(Context* context, const v1::UnloadRequest* request,
                                                v1::UnloadResponse* response) {
-  return RunOn(actions_, context,
+  return RunOn(pools_.orders, context,
                [=, this] { return Report(core_.Unload(request->model()), *response); });
 }
 

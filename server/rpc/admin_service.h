@@ -91,7 +91,7 @@ class SnapshotCall final : public grpc::ServerWriteReactor<v1::SnapshotProgress>
 class AdminService final : public v1::Admin::CallbackService {
  public:
   AdminService(serving::ServerCore& core, std::string server_version, absl::Time started_at,
-               AdminIo& queries, AdminIo& actions);
+               AdminPools& pools);
 
   // Tells the watchers that a model's status changed. Never waits.
   void ModelChanged(const std::string& model);
@@ -129,8 +129,7 @@ class AdminService final : public v1::Admin::CallbackService {
   serving::ServerCore& core_;
   const std::string server_version_;
   const absl::Time started_at_;
-  AdminIo& queries_;
-  AdminIo& actions_;
+  AdminPools& pools_;
   CallSet<AdminWatch> watches_;
   CallSet<SnapshotCall> snapshots_;
 };

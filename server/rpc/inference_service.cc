@@ -37,13 +37,12 @@ absl::Status VersionNotLoaded(std::string_view model, std::int64_t version) {
 }  // namespace
 
 InferenceService::InferenceService(InferenceServiceOptions options, InferEnvironment& environment,
-                                   const HealthService& health, AdminIo& queries, AdminIo& actions)
+                                   const HealthService& health, AdminPools& pools)
     : options_(std::move(options)),
       environment_(environment),
       core_(environment.core),
       health_(health),
-      queries_(queries),
-      actions_(actions) {}
+      pools_(pools) {}
 
 void InferenceService::EndStreams() {
   for (const std::shared_ptr<InferStream>& stream : streams_.Close()) stream->End();
@@ -150,7 +149,7 @@ grpc::ServerUnaryReactor* InferenceService::RepositoryIndex(
                                Concat("repository_name \"", Escape(request->repository_name()),
                                       "\": there is one repository; leave the name empty")));
   }
-  return RunOn(queries_, context, [this, request, response] {
+  return RunOn(pools_.queries, context, [this, request, response] {
     *response = ToIndex(core_.GetStatus(), request->ready());
     return absl::OkStatus();
   });
@@ -169,7 +168,7 @@ grpc::ServerUnaryReactor* InferenceService::RepositoryModelLoad(
   absl::Status status = CheckModelControl();
   if (status.ok()) status = CheckRepositoryRequest(*request);
   if (!status.ok()) return Answer(context, status);
-  return RunOn(actions_, context, [this, request] {
+  return RunOn(pools_.long_work, context, [this, request] {
     const absl::Status outcome = core_.Reload(request->model_name()).status();
     // What the protocol's clients expect where a checkpoint was refused.
     if (absl::IsFailedPrecondition(outcome)) return absl::InvalidArgumentError(outcome.message());
@@ -183,7 +182,7 @@ grpc::ServerUnaryReactor* InferenceService::RepositoryModelUnload(
   absl::Status status = CheckModelControl();
   if (status.ok()) status = CheckRepositoryRequest(*request);
   if (!status.ok()) return Answer(context, status);
-  return RunOn(actions_, context,
+  return RunOn(pools_.orders, context,
                [this, request] { return core_.Unload(request->model_name()).status(); });
 }
 

@@ -55,7 +55,7 @@ using InferenceServiceBase = InferenceProtocol::WithRawCallbackMethod_ModelInfer
 class InferenceService final : public InferenceServiceBase {
  public:
   InferenceService(InferenceServiceOptions options, InferEnvironment& environment,
-                   const HealthService& health, AdminIo& queries, AdminIo& actions);
+                   const HealthService& health, AdminPools& pools);
 
   // Ends the streams that are open, and those to come at once.
   void EndStreams();
@@ -105,8 +105,7 @@ class InferenceService final : public InferenceServiceBase {
   InferEnvironment& environment_;
   serving::ServerCore& core_;
   const HealthService& health_;
-  AdminIo& queries_;
-  AdminIo& actions_;
+  AdminPools& pools_;
   CallSet<InferStream> streams_;
 };
 

@@ -89,13 +89,11 @@ class RpcServerImpl final : public RpcServer {
         core_(core),
         environment_{core, MessageLimit(options, core), {}},
         health_(core),
-        queries_(1),
-        actions_(2),
         public_service_({options.allow_model_control, options.server_name, options.server_version},
-                        environment_, health_, queries_, actions_),
+                        environment_, health_, pools_),
         local_service_({/*allow_model_control=*/true, options.server_name, options.server_version},
-                       environment_, health_, queries_, actions_),
-        admin_service_(core, options.server_version, absl::Now(), queries_, actions_) {}
+                       environment_, health_, pools_),
+        admin_service_(core, options.server_version, absl::Now(), pools_) {}
 
   ~RpcServerImpl() override {
     if (!stopped_) DrainAndStop(absl::Now());
@@ -179,8 +177,7 @@ class RpcServerImpl final : public RpcServer {
   bool WaitForAnswers(absl::Time deadline) {
     return environment_.calls.WaitInTime(deadline) && public_service_.WaitStreamsInTime(deadline) &&
            local_service_.WaitStreamsInTime(deadline) && health_.WaitWatchesInTime(deadline) &&
-           actions_.WaitIdle(deadline) && queries_.WaitIdle(deadline) &&
-           admin_service_.WaitCallsInTime(deadline);
+           pools_.WaitIdle(deadline) && admin_service_.WaitCallsInTime(deadline);
   }
 
   // Calls that are open at the deadline are cancelled.
@@ -190,8 +187,7 @@ class RpcServerImpl final : public RpcServer {
 
   // Every reactor must be gone before its server is; cancelled ones wait only for work under way.
   void WaitForCalls() {
-    actions_.Stop();
-    queries_.Stop();
+    pools_.Stop();
     environment_.calls.WaitNone();
     public_service_.WaitStreamsDone();
     local_service_.WaitStreamsDone();
@@ -272,8 +268,7 @@ class RpcServerImpl final : public RpcServer {
   serving::ServerCore& core_;
   InferEnvironment environment_;
   HealthService health_;
-  AdminIo queries_;  // Short ones, which must not wait behind a snapshot.
-  AdminIo actions_;
+  AdminPools pools_;
   InferenceService public_service_;
   InferenceService local_service_;
   AdminService admin_service_;

@@ -343,7 +343,7 @@ TEST_F(AdminTest, CancelledSnapshotStops) {
   while (!stopped.load()) std::this_thread::yield();
 }
 
-TEST_F(AdminTest, StatusAnswersWhileSnapshotsHoldTheirThreads) {
+TEST_F(AdminTest, StatusAndOrdersAreAnsweredWhileSnapshotsHoldTheirThreads) {
   std::atomic<bool> go = false;
   std::atomic<int> running = 0;
   core_.SetSnapshotScript(
@@ -360,6 +360,9 @@ TEST_F(AdminTest, StatusAnswersWhileSnapshotsHoldTheirThreads) {
   while (running.load() < 2) std::this_thread::yield();
   Call(&Stub::GetStatus, v1::GetStatusRequest());
   EXPECT_TRUE(status_.ok());
+  Call(&Stub::RollBack, For<v1::RollBackRequest>("echo"));
+  EXPECT_TRUE(status_.ok());
+  EXPECT_THAT(core_.calls(), ElementsAre("rollback"));
   go.store(true);
   for (auto& stream : streams) {
     EXPECT_EQ(stream->Finish().error_code(), StatusCode::UNAVAILABLE);
