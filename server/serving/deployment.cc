@@ -5,11 +5,15 @@
 #include <algorithm>
 #include <chrono>
 #include <filesystem>
+#include <string_view>
 #include <system_error>
+#include <unordered_set>
 #include <utility>
+#include <variant>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
 #include "base/escape.h"
 #include "base/log_fields.h"
@@ -336,9 +340,27 @@ std::uint64_t Deployment::Publish(const LoadUnderWay& load, LoadResult result) {
   spdlog::info("model {}: serves version {}, generation {}, from {} (weights {}) after {}",
                Escape(config_.name), record->version, load.order.generation, Escape(load.file),
                digest, absl::FormatDuration(total));
+  TellKeptBuffers(*record);
   const std::uint64_t generation = load.order.generation;
   StartAftercare(record, std::move(loaded.checkpoint));
   return generation;
+}
+
+void Deployment::TellKeptBuffers(const VersionRecord& record) {
+  if (!std::holds_alternative<config::TorchScriptGraph>(config_.graph)) return;
+  std::unordered_set<std::string_view> given;
+  for (const storage::WeightTensor& tensor : record.plan.tensors) given.insert(tensor.key);
+  std::vector<std::string> kept;
+  for (const ParameterSpec& parameter : graph_->parameters()) {
+    if (!given.contains(parameter.name)) kept.push_back(parameter.name);
+  }
+  if (std::exchange(kept_buffers_, kept) == kept || kept.empty()) return;
+  constexpr std::size_t kMostNamed = 8;
+  const std::string more =
+      kept.size() > kMostNamed ? absl::StrCat(" and ", kept.size() - kMostNamed, " more") : "";
+  kept.resize(std::min(kept.size(), kMostNamed));
+  spdlog::info("model {}: {} has no value for the buffers {}{}: they keep those of the archive",
+               Escape(config_.name), Escape(record.file), Escape(absl::StrJoin(kept, ", ")), more);
 }
 
 void Deployment::Remember(const LoadUnderWay& load, const LoadResult& result) {

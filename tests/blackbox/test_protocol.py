@@ -762,6 +762,28 @@ class ConvBnTest(unittest.TestCase):
                 (got,), _ = daemon.infer(x, "conv_bn", "x")
                 np.testing.assert_allclose(got, wanted, atol=1e-5, err_msg=file)
 
+    def test_as_torchscript_the_log_names_buffers_that_stay_the_archives(self):
+        config = """
+        input { name: "x" datatype: "FP32" shape: [-1, 3, 4, 4] }
+        output { name: "y" datatype: "FP32" shape: [-1, 3] }
+        torchscript { file: "graph.pt" }
+        """
+        daemon = Daemon(models={"conv_bn": config})
+        torch.jit.script(ConvBnNet().eval()).save(os.path.join(daemon.repository, "conv_bn", "graph.pt"))
+        state = integer_conv_bn(1)
+        state["features.1.running_mean"].zero_()
+        state["features.1.running_var"].fill_(1)
+        del state["scale"]  # As if it had been registered with persistent=False.
+        net = ConvBnNet().eval()
+        net.load_state_dict(state, strict=False)
+        x = np.ones((1, 3, 4, 4), np.float32)
+        with daemon:
+            daemon.save(state, "step-1.pt", model="conv_bn")
+            daemon.wait_serving(1, "conv_bn")
+            daemon.wait_for_log("step-1.pt has no value for the buffers scale: they keep those of the archive")
+            (got,), _ = daemon.infer(x, "conv_bn", "x")
+            np.testing.assert_allclose(got, net(torch.from_numpy(x)).detach().numpy(), rtol=1e-5)
+
     def test_as_a_network_of_named_layers(self):
         # Named layers have no buffer of one's own to multiply with: its factor goes into the head.
         state = torch.load(os.path.join(harness.GOOD, "conv_bn_state.pth"))
