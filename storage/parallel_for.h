@@ -8,7 +8,8 @@
 namespace relight::storage {
 
 // Calls `body(i)` once for every i in [0, n), on any threads and in any order, and returns when all
-// calls have.
+// calls have. What a call throws is thrown on when no call is under way any more; others may then
+// have been left out.
 using ParallelFor =
     std::function<void(std::size_t n, const std::function<void(std::size_t)>& body)>;
 

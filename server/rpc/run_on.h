@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "absl/status/status.h"
+#include "base/exception_fence.h"
 #include "server/rpc/admin_io.h"
 #include "server/rpc/grpc_status.h"
 
@@ -22,7 +23,7 @@ grpc::ServerUnaryReactor* RunOn(AdminIo& io, grpc::CallbackServerContext* contex
     if (context->IsCancelled()) {
       reactor->Finish(grpc::Status::CANCELLED);
     } else {
-      reactor->Finish(ToGrpcStatus(work()));
+      reactor->Finish(ToGrpcStatus(WithinFence("the call", work)));
     }
   });
   if (!accepted) {

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "base/exception_fence.h"
 #include "base/status_macros.h"
 #include "storage/input_file.h"
 #include "storage/sha256.h"
@@ -44,17 +45,17 @@ absl::Status SetAside(const VersionRecord& record, const storage::Checkpoint& so
 }
 
 void SetTrainingStateAside(const VersionRecord& record,
-                           std::shared_ptr<const storage::Checkpoint> source,
+                           const std::shared_ptr<const storage::Checkpoint>& source,
                            config::TrainingState how, const std::string& spool_folder,
                            const std::function<absl::Status()>& pace, Aftermath& out) {
-  absl::Status status;
-  if (how == config::TrainingState::kOpenFile) {
-    status = BesideTheBlock(record, /*weights_only=*/false).status();
-    out.source = std::move(source);
-  } else {
-    status =
-        SetAside(record, *source, how == config::TrainingState::kNone, spool_folder, pace, out);
-  }
+  const absl::Status status = WithinFence("setting it aside", [&] {
+    if (how != config::TrainingState::kOpenFile) {
+      return SetAside(record, *source, how == config::TrainingState::kNone, spool_folder, pace,
+                      out);
+    }
+    out.source = source;
+    return BesideTheBlock(record, /*weights_only=*/false).status();
+  });
   if (!HoldsMoreThanWeights(record)) {
     out.training_state_reason = "the checkpoint holds nothing beside the weights";
   } else if (how == config::TrainingState::kNone) {
@@ -87,7 +88,8 @@ void TakeCareOf(VersionRecord& record, std::shared_ptr<const storage::Checkpoint
   SetTrainingStateAside(record, source, how, spool_folder, pace, aftermath);
   aftermath.complete = true;
   record.SetAftermath(aftermath);
-  absl::StatusOr<std::string> sha256 = Sha256OfSource(*source, pace);
+  absl::StatusOr<std::string> sha256 =
+      WithinFence("reading it once more", [&] { return Sha256OfSource(*source, pace); });
   if (!sha256.ok()) return;
   aftermath.file_sha256 = *std::move(sha256);
   record.SetAftermath(std::move(aftermath));

@@ -1,11 +1,11 @@
 #include "server/serving/checkpoint_loader.h"
 
 #include <chrono>
-#include <exception>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "base/exception_fence.h"
 #include "base/status_macros.h"
 #include "server/config/acceptance.h"
 #include "server/network/parameters.h"
@@ -178,15 +178,13 @@ class Load {
 }  // namespace
 
 LoadResult LoadCheckpoint(const LoadOrder& order, const LoadTools& tools) {
-  try {
-    return Load(order, tools).Run();
-  } catch (const std::exception& error) {
-    // Memory, as a rule. The last fence: a load must never end the daemon.
-    LoadResult result;
-    result.verdict = Verdict::kTransient;
-    result.status = absl::ResourceExhaustedError(absl::StrCat("cannot load: ", error.what()));
-    return result;
-  }
+  absl::StatusOr<LoadResult> result = WithinFence(
+      "the load", [&]() -> absl::StatusOr<LoadResult> { return Load(order, tools).Run(); });
+  if (result.ok()) return *std::move(result);
+  LoadResult failed;
+  failed.verdict = Classify(result.status());
+  failed.status = result.status();
+  return failed;
 }
 
 }  // namespace relight::serving

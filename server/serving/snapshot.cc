@@ -13,6 +13,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/escape.h"
+#include "base/exception_fence.h"
 #include "base/status_macros.h"
 #include "base/unique_fd.h"
 #include "server/config/acceptance.h"
@@ -234,7 +235,9 @@ absl::StatusOr<SnapshotResult> WriteSnapshot(const SnapshotRequest& request,
                                              const std::string& snapshot_dir,
                                              model::GraphFactory& factory,
                                              const ServerCore::SnapshotProgress& progress) {
-  return SnapshotWriter(request, source, snapshot_dir, factory, progress).Run();
+  return WithinFence("the snapshot", [&] {
+    return SnapshotWriter(request, source, snapshot_dir, factory, progress).Run();
+  });
 }
 
 }  // namespace relight::serving

@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstddef>
+#include <exception>
 #include <memory>
 #include <utility>
 
@@ -35,7 +36,7 @@ struct Loop {
   void Work() {
     std::size_t done_here = 0;
     for (std::size_t i = next++; i < n; i = next++) {
-      body(i);
+      Call(i);
       ++done_here;
     }
     if (done_here == 0) return;
@@ -43,9 +44,19 @@ struct Loop {
     done += done_here;
     if (done == n) finished.SignalAll();
   }
+  // Throws what a call has thrown.
   void Await() {
     MutexLock lock(mutex);
     while (done < n) finished.Wait(mutex);
+    if (thrown) std::rethrow_exception(thrown);
+  }
+  void Call(std::size_t i) {
+    try {
+      body(i);
+    } catch (...) {
+      MutexLock lock(mutex);
+      thrown = std::current_exception();
+    }
   }
 
   const std::size_t n;
@@ -54,6 +65,7 @@ struct Loop {
   Mutex mutex;
   CondVar finished;
   std::size_t done ABSL_GUARDED_BY(mutex) = 0;
+  std::exception_ptr thrown ABSL_GUARDED_BY(mutex);
 };
 
 }  // namespace

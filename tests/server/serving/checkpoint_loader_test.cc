@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <filesystem>
+#include <new>
 
 #include "tests/paths.h"
 #include "tests/server/serving/checkpoint_files.h"
@@ -178,6 +179,14 @@ TEST_F(CheckpointLoaderTest, FileThatChangedSinceItWasListedIsNotSettled) {
   listed_ = *storage::IdentifyFile(Good("model_state.pth"));
   listed_->modified -= absl::Hours(1);
   EXPECT_EQ(Load(Good("model_state.pth")).verdict, Verdict::kServed) << "checksums tell";
+}
+
+TEST_F(CheckpointLoaderTest, RunningOutOfMemoryEndsTheLoadAlone) {
+  hooks_.between_chunks = []() -> absl::Status { throw std::bad_alloc(); };
+  const LoadResult result = Load(Good("model_state.pth"));
+  EXPECT_EQ(result.verdict, Verdict::kTransient);
+  EXPECT_EQ(result.status.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_THAT(std::string(result.status.message()), HasSubstr("out of memory"));
 }
 
 TEST_F(CheckpointLoaderTest, ChecksumsMayBeRequired) {

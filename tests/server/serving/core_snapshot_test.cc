@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <filesystem>
+#include <new>
 
 #include "storage/checkpoint.h"
 #include "storage/state_dict.h"
@@ -173,6 +174,14 @@ TEST_F(CoreSnapshotTest, CancellingLeavesNothingBehind) {
       Take({}, [](std::uint64_t written, std::uint64_t) { return written == 0; }).status().code(),
       absl::StatusCode::kCancelled);
   EXPECT_TRUE(FilesInSnapshots().empty());
+}
+
+TEST_F(CoreSnapshotTest, RunningOutOfMemoryEndsTheSnapshotAlone) {
+  ServeBundle();
+  const auto throws = [](std::uint64_t, std::uint64_t) -> bool { throw std::bad_alloc(); };
+  EXPECT_EQ(Take({}, throws).status().code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_THAT(FilesInSnapshots(), ElementsAre());
+  EXPECT_TRUE(Take().ok());
 }
 
 TEST_F(CoreSnapshotTest, WhatAKilledProcessLeftIsRemovedAtStart) {

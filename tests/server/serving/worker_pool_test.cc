@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <new>
 #include <numeric>
 #include <vector>
 
@@ -27,6 +28,22 @@ TEST(WorkerPoolTest, ParallelForCallsEachIndexOnce) {
     pool.parallel_for()(calls.size(), [&](std::size_t i) { ++calls[i]; });
     for (const auto& count : calls) EXPECT_EQ(count, 1);
     pool.parallel_for()(0, [](std::size_t) { FAIL(); });
+  }
+}
+
+TEST(WorkerPoolTest, WhatACallThrowsReachesTheCallerAndEndsNothingElse) {
+  for (const int threads : {1, 4}) {
+    WorkerPool pool("test", threads);
+    std::vector<std::atomic<int>> calls(1000);
+    const auto body = [&](std::size_t i) {
+      ++calls[i];
+      if (i % 10 == 7) throw std::bad_alloc();
+    };
+    EXPECT_THROW(pool.parallel_for()(calls.size(), body), std::bad_alloc);
+    for (const auto& count : calls) EXPECT_LE(count, 1);
+    std::atomic<int> again{0};
+    pool.parallel_for()(100, [&](std::size_t) { ++again; });
+    EXPECT_EQ(again, 100);
   }
 }
 
