@@ -56,9 +56,13 @@ class Load {
  private:
   absl::Status Steps() {
     RELIGHT_RETURN_IF_ERROR(Phase("open", [this] { return Open(); }));
-    if (tools_.scratch) RELIGHT_RETURN_IF_ERROR(Phase("rehearse", [this] { return Rehearse(); }));
+    if (tools_.scratch) {
+      RELIGHT_RETURN_IF_ERROR(Phase("rehearse", [this] { return Rehearse(); }));
+      if (order_.unchanged == loaded_.digest) return absl::OkStatus();
+    }
     RELIGHT_RETURN_IF_ERROR(Phase("read", [this] { return Read(); }));
-    if (order_.unchanged == loaded_.digest) return absl::OkStatus();
+    // After a rehearsal the version with these weights is gone already.
+    if (!tools_.scratch && order_.unchanged == loaded_.digest) return absl::OkStatus();
     RELIGHT_RETURN_IF_ERROR(Phase("check", [this] { return Check(); }));
     RELIGHT_RETURN_IF_ERROR(Phase("bind", [this] { return Bind(); }));
     RELIGHT_RETURN_IF_ERROR(Phase("warm_up", [this] { return WarmUp(); }));
@@ -109,13 +113,14 @@ class Load {
   }
 
   // Whatever reading and checking could object to, without the block.
-  absl::Status Rehearse() const {
+  absl::Status Rehearse() {
     const auto between_chunks = [this](std::uint64_t) {
       return tools_.hooks.between_chunks ? tools_.hooks.between_chunks() : absl::OkStatus();
     };
     RELIGHT_ASSIGN_OR_RETURN(const storage::ExaminedWeights examined,
                              storage::ExamineWeights(*loaded_.checkpoint, loaded_.plan,
                                                      {tools_.scratch, between_chunks}));
+    loaded_.digest = examined.digest;
     return CheckValues(examined.non_finite);
   }
 

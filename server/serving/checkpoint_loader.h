@@ -53,7 +53,8 @@ struct LoadTools {
   std::function<absl::Status(const ServedVersion&, std::int64_t batch_size)> warm_up;
   storage::LoadHooks hooks;
   // Where `acquire` takes the version that serves out of memory: gives memory to read and check the
-  // weights in beforehand, a storage at a time, so that a bad file leaves that version serving.
+  // weights in beforehand, a storage at a time, so that a bad file, or the same weights again,
+  // leave that version serving.
   storage::ScratchMemory scratch = {};
 };
 

@@ -181,7 +181,7 @@ void Deployment::StartLoad(const Decision& decision, std::uint64_t generation) {
   const Slot::Handle same_version = path_->slot().Find(decision.version);
   load->order.counters = same_version == nullptr ? MakeVersionCounters() : same_version->counters;
   if (const std::shared_ptr<VersionRecord> current = Current();
-      decision.unchanged_will_do && current != nullptr && config_.arenas > 1) {
+      decision.unchanged_will_do && current != nullptr) {
     load->order.unchanged = current->digest;
   }
   load_ = load;

@@ -265,6 +265,17 @@ TEST_F(CoreReloadTest, OneArenaGoesOnServingWhenTheNextIsBad) {
   EXPECT_EQ(StatusOf().generation, 1u);
 }
 
+TEST_F(CoreReloadTest, OneArenaIsNotTouchedByTheSameWeightsAgain) {
+  WriteConfig("m", std::string(kConfig) + "arenas: 1");
+  Save("step-1.pt", 10);
+  Start();
+  Save("step-2.pt", 10);
+  Look();
+  EXPECT_THAT(Events(), ElementsAre(HistoryEvent::kUnchanged, HistoryEvent::kServed));
+  EXPECT_EQ(StatusOf().generation, 1u);
+  EXPECT_EQ(Ask(), 10);
+}
+
 TEST_F(CoreReloadTest, OneArenaIsNotTouchedByAFileOfTheWrongShape) {
   WriteConfig("m", std::string(kConfig) + "arenas: 1");
   Save("step-1.pt", 10);
