@@ -1,6 +1,7 @@
 """Starts the real relightd in a folder of its own and talks to it from outside."""
 
 import contextlib
+import io
 import json
 import os
 import re
@@ -223,6 +224,65 @@ class Daemon:
             raise AssertionError(f"relightd ended with {code}:\n{self.log()}")
 
 
+class Client(threading.Thread):
+    """Asks without pause and checks every answer against the version that it names, and that
+    versions only rise. `states` holds the weights of each version, as integer_state gives them."""
+
+    def __init__(self, daemon, states, seed, model="simplenet", input_name="input"):
+        super().__init__(daemon=True)
+        self.server = daemon
+        self.states = states
+        self.model = model
+        self.input_name = input_name
+        self.random = np.random.RandomState(seed)
+        self.stopping = threading.Event()
+        self.answers = {}
+        self.problems = []
+
+    def run(self):
+        newest = 0
+        while not self.problems:
+            rows = self.random.randint(1, 5)
+            x = self.random.randint(-4, 5, (rows, 10)).astype(np.float32)
+            try:
+                (got,), response = self.server.infer(x, self.model, self.input_name)
+            except grpc.RpcError as error:
+                self.problems.append(f"failed: {error.code()} {error.details()}")
+                return
+            version = int(response.model_version)
+            if version < newest:
+                self.problems.append(f"version {version} answered after version {newest}")
+                return
+            newest = version
+            if version not in self.states:
+                self.problems.append(f"version {version} answered, which nobody pushed")
+                return
+            wanted = integer_answer(self.states[version], x)
+            if not np.array_equal(got, wanted):
+                self.problems.append(f"version {version}: wanted {wanted}, got {got}")
+            self.answers[version] = self.answers.get(version, 0) + 1
+            if self.stopping.is_set():
+                return
+
+
+@contextlib.contextmanager
+def clients_at_work(daemon, states, count, **target):
+    """Clients that ask while the block runs, each once at least. Fails if one met a problem."""
+    clients = [Client(daemon, states, seed, **target) for seed in range(count)]
+    for client in clients:
+        client.start()
+    try:
+        yield
+    finally:
+        for client in clients:
+            client.stopping.set()
+        for client in clients:
+            client.join(PATIENCE)
+    problems = [problem for client in clients for problem in client.problems]
+    if problems:
+        raise AssertionError("\n".join(problems))
+
+
 class RawClient:
     """A client of HTTP/2 frames, for what no gRPC client sends. `window` bytes of each answer fit."""
 
@@ -299,6 +359,27 @@ def write_file(path, data):
     with open(path + ".tmp", "wb") as f:
         f.write(data)
     os.rename(path + ".tmp", path)
+
+
+def torch_bytes(value, legacy=False):
+    """What torch.save writes: a zip file, or, as before torch 1.6, a stream without checksums."""
+    buffer = io.BytesIO()
+    torch.save(value, buffer, _use_new_zipfile_serialization=not legacy)
+    return buffer.getvalue()
+
+
+def safetensors_bytes(state):
+    """A state dict of float32 as the safetensors format, which Debian has no Python module for."""
+    header, data = {}, b""
+    for name, tensor in state.items():
+        assert tensor.dtype == torch.float32
+        raw = tensor.contiguous().numpy().tobytes()
+        header[name] = {"dtype": "F32", "shape": list(tensor.shape),
+                        "data_offsets": [len(data), len(data) + len(raw)]}
+        data += raw
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text + data
 
 
 def integer_state(seed):

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import threading
 import unittest
 
 import grpc
@@ -10,41 +9,7 @@ import numpy as np
 import torch
 
 import harness
-from harness import Daemon, SIMPLENET, admin_pb2, integer_answer, integer_state
-
-
-def state_bytes(state, path):
-    torch.save(state, path)
-    with open(path, "rb") as f:
-        return f.read()
-
-
-class Client(threading.Thread):
-    """Asks without pause and checks every answer against the version that it names."""
-
-    def __init__(self, daemon, states, seed):
-        super().__init__(daemon=True)
-        self.server = daemon
-        self.states = states
-        self.random = np.random.RandomState(seed)
-        self.stopping = threading.Event()
-        self.answers = {}
-        self.problems = []
-
-    def run(self):
-        while not self.stopping.is_set() and not self.problems:
-            rows = self.random.randint(1, 5)
-            x = self.random.randint(-4, 5, (rows, 10)).astype(np.float32)
-            try:
-                (got,), response = self.server.infer(x)
-            except grpc.RpcError as error:
-                self.problems.append(f"failed: {error.code()} {error.details()}")
-                return
-            version = int(response.model_version)
-            wanted = integer_answer(self.states[version], x)
-            if not np.array_equal(got, wanted):
-                self.problems.append(f"version {version}: wanted {wanted}, got {got}")
-            self.answers[version] = self.answers.get(version, 0) + 1
+from harness import Client, Daemon, SIMPLENET, admin_pb2, integer_answer, integer_state
 
 
 class StormTest(unittest.TestCase):
@@ -63,7 +28,7 @@ class StormTest(unittest.TestCase):
             for version in range(2, 31):
                 name = f"step-{version}.pt"
                 path = os.path.join(watched, name)
-                data = state_bytes(states[version], os.path.join(daemon.root, "scratch.pt"))
+                data = harness.torch_bytes(states[version])
                 kind = version % 6
                 if kind == 0:  # Wrong shape.
                     daemon.save({**states[version], "fc2.bias": torch.zeros(3)}, name)
