@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 import harness
-from harness import Daemon, SIMPLENET, grpc_service_pb2_grpc, infer_request, integer_answer
+from harness import Daemon, SIMPLENET, admin_pb2, grpc_service_pb2_grpc, infer_request, integer_answer
 from harness import integer_state, io_case, outputs_of, pb
 
 Code = grpc.StatusCode
@@ -412,7 +412,9 @@ network {
 
 
 class OverloadTest(ProtocolTest):
-    MODELS = {"narrow": SLOW % 1, "wide": SLOW % 100}
+    # Of "light", one request of eight rows may wait.
+    MODELS = {"narrow": SLOW % 1, "wide": SLOW % 100,
+              "light": SLOW.replace("max_queue_size: %d", f"max_queue_bytes: {8 * 2048 * 4}")}
     FLAGS = ("--compute-threads", "1")
 
     @classmethod
@@ -427,15 +429,20 @@ class OverloadTest(ProtocolTest):
         return [self.daemon.stub.ModelInfer.future(request, timeout=timeout) for _ in range(count)]
 
     def test_a_full_queue_is_unavailable_and_says_what_to_change(self):
-        errors = [call.exception() for call in self.start("narrow", 200)]
+        for model, limit in (("narrow", "batching.max_queue_size"), ("light", "batching.max_queue_bytes")):
+            with self.subTest(limit):
+                self.check_a_full_queue(model, limit)
+
+    def check_a_full_queue(self, model, limit):
+        errors = [call.exception() for call in self.start(model, 200)]
         refused = [error for error in errors if error is not None]
         self.assertTrue(refused)
         self.assertIn(None, errors)
         for error in refused:
             self.assertEqual(error.code(), Code.UNAVAILABLE)
-            self.assertIn("batching.max_queue_size", error.details())
+            self.assertIn(limit, error.details())
             self.assertIn("try again later", error.details())
-        self.assertEqual(self.statistics("narrow").inference_stats.success.count, errors.count(None))
+        self.assertEqual(self.statistics(model).inference_stats.success.count, errors.count(None))
 
     def test_work_that_nobody_waits_for_is_not_begun(self):
         before = self.statistics("wide").execution_count
@@ -695,16 +702,48 @@ class MetricsTest(ProtocolTest):
 
 
 class TorchScriptTest(unittest.TestCase):
+    CONFIG = """
+    input { name: "x" datatype: "FP32" shape: [-1, 10] }
+    output { name: "y" datatype: "FP32" shape: [-1, 2] }
+    torchscript { file: "graph.pt" }
+    """
+
+    def test_checkpoints_under_clients_one_of_them_misshaped(self):
+        states = {version: integer_state(version) for version in (1, 2, 4, 5)}
+        # Both layers fit each other, but not the graph.
+        misshaped = {"fc1.weight": torch.ones(6, 10), "fc1.bias": torch.ones(6),
+                     "fc2.weight": torch.ones(2, 6), "fc2.bias": torch.ones(2)}
+        daemon = Daemon(models={"scripted": self.CONFIG})
+        torch.jit.script(harness.SimpleNet().eval()).save(
+            os.path.join(daemon.repository, "scripted", "graph.pt"))
+        with daemon:
+            daemon.save(states[1], "step-1.pt", model="scripted")
+            daemon.wait_serving(1, "scripted")
+            x = np.arange(-10, 10, dtype=np.float32).reshape(2, 10)
+            served = 1
+            with harness.clients_at_work(daemon, states, 4, model="scripted", input_name="x"):
+                for version in range(2, 6):
+                    name = f"step-{version}.pt"
+                    daemon.save(states.get(version, misshaped), name, model="scripted")
+                    if version in states:
+                        daemon.wait_serving(version, "scripted")
+                        served = version
+                    else:
+                        status = daemon.wait_until(lambda status: any(
+                            c.file == name and c.state == admin_pb2.VERSION_REFUSED
+                            for c in status.candidates), "scripted")
+                        self.assertRegex(status.last_error, r"fc1\.weight.*\[6, 10\].*\[5, 10\]")
+                        self.assertRegex(status.last_error, r"fc2\.weight.*\[2, 6\].*\[2, 5\]")
+                    (got,), response = daemon.infer(x, "scripted", "x")
+                    self.assertEqual(response.model_version, str(served))
+                    np.testing.assert_array_equal(got, integer_answer(states[served], x))
+            self.assertEqual(daemon.status("scripted").generation, len(states))
+
     def test_the_graph_is_exported_once_and_its_weights_come_from_checkpoints(self):
         archive = os.path.join(harness.GOOD, "torchscript.pt")
         x, wanted, _ = io_case("torchscript.json", "torchscript.pt")
         exported = torch.jit.load(archive)
-        config = """
-        input { name: "x" datatype: "FP32" shape: [-1, 10] }
-        output { name: "y" datatype: "FP32" shape: [-1, 2] }
-        torchscript { file: "graph.pt" }
-        """
-        daemon = Daemon(models={"scripted": config})
+        daemon = Daemon(models={"scripted": self.CONFIG})
         with open(archive, "rb") as source:
             harness.write_file(os.path.join(daemon.repository, "scripted", "graph.pt"), source.read())
         with daemon:
