@@ -160,6 +160,16 @@ class ArrivalsTest(unittest.TestCase):
             daemon.save(integer_state(2), "step-2.pt")
             daemon.wait_serving(2)
 
+    def test_the_folder_may_come_after_the_start(self):
+        daemon = Daemon(models={"simplenet": SIMPLENET})
+        os.rmdir(daemon.watched())
+        with daemon:
+            status = daemon.wait_until(lambda s: "does not exist" in s.reason)
+            self.assertEqual(status.state, admin_pb2.MODEL_WAITING)
+            os.makedirs(daemon.watched())
+            daemon.save(integer_state(1), "step-1.pt")
+            daemon.wait_serving(1)
+
     def test_names_that_are_not_utf8_are_served_and_shown_escaped(self):
         with Daemon(models={"simplenet": SIMPLENET}) as daemon:
             scratch = os.path.join(daemon.root, "scratch.pt")

@@ -1,6 +1,7 @@
 """Bad input of every kind gets a clear error, and nothing is lost."""
 
 import os
+import re
 import subprocess
 import unittest
 
@@ -188,11 +189,29 @@ class StartTest(unittest.TestCase):
         self.assertRegex(log, r"model\.textproto:7.*gpu")
         self.assertRegex(log, r"model\.textproto:8.*7")
 
+    def test_the_errors_of_several_configs_at_once(self):
+        log = self.fails(models={"first": SIMPLENET + 'device: "gpu"\n',
+                                 "second": SIMPLENET + "arenas: 7\nnonsense: 1\n",
+                                 "third": SIMPLENET})
+        self.assertRegex(log, r"model first: model\.textproto:7.*gpu")
+        self.assertRegex(log, r"model second: model\.textproto:7.*arenas")
+        self.assertRegex(log, r"model\.textproto:8.*nonsense")
+        self.assertNotRegex(log, r"model third: model\.textproto")
+
     def test_a_missing_repository(self):
         self.assertRegex(self.fails("--model-repository", "/nowhere/at/all"), "/nowhere/at/all")
 
+    def test_folders_that_cannot_be_are_all_named(self):
+        files = [os.path.join(harness.GOOD, name) for name in ("checkpoint.pth", "model_state.pth")]
+        log = self.fails("--state-dir", files[0], "--snapshot-dir", files[1])
+        self.assertRegex(log, rf"--state-dir.*{re.escape(files[0])}.*not a folder")
+        self.assertRegex(log, rf"--snapshot-dir.*{re.escape(files[1])}.*not a folder")
+
     def test_a_port_in_use(self):
-        with Daemon(models={"simplenet": SIMPLENET}) as daemon:
+        with Daemon("--admin-port", "0", models={"simplenet": SIMPLENET}) as daemon:
+            for flag, port in (("--metrics-port", daemon.metrics_port), ("--admin-port", daemon.admin_port)):
+                log = self.fails(flag, str(port), models={"simplenet": SIMPLENET})
+                self.assertRegex(log, rf"{port}.*{flag}|{flag}.*{port}")
             log = self.fails("--grpc-port", str(daemon.grpc_port), models={"simplenet": SIMPLENET})
             self.assertRegex(log, rf"{daemon.grpc_port}.*--grpc-port|--grpc-port.*{daemon.grpc_port}")
             log = self.fails("--admin-socket", daemon.admin_socket, models={"simplenet": SIMPLENET})
