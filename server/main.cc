@@ -17,6 +17,7 @@
 #include <string>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "base/clock.h"
 #include "base/escape.h"
 #include "base/status_macros.h"
@@ -184,7 +185,9 @@ int Main(int argc, char** argv) {
 
   spdlog::info("relightd {} starts", kVersion);
   if (const absl::Status status = Serve(*options, stop_signals); !status.ok()) {
-    spdlog::error("{}", std::string(status.message()));
+    for (const absl::string_view line : absl::StrSplit(status.message(), '\n')) {
+      spdlog::error("{}", std::string(line));
+    }
     return 1;
   }
   return 0;

@@ -176,7 +176,9 @@ class Validator {
     const std::filesystem::file_status status = std::filesystem::status(path, error);
     if (std::filesystem::is_directory(status)) return;
     const std::string subject = absl::StrCat("--", flag, ": \"", Escape(path), "\" ");
-    if (status.type() == std::filesystem::file_type::not_found) {
+    if (error == std::errc::not_a_directory) {
+      errors_.push_back(subject + "lies below something that is not a folder");
+    } else if (status.type() == std::filesystem::file_type::not_found) {
       if (must_exist) errors_.push_back(subject + "does not exist");
     } else if (status.type() == std::filesystem::file_type::none) {
       errors_.push_back(absl::StrCat(subject, "cannot be looked at: ", error.message()));

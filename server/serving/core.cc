@@ -12,6 +12,7 @@
 #include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
 #include "base/escape.h"
 #include "base/log_fields.h"
 #include "base/status_macros.h"
@@ -126,7 +127,10 @@ absl::Status Core::StartModels() {
     auto manager = std::make_shared<ModelManager>(
         name, absl::StrCat(options_.model_repository, "/", name), surroundings_, pins_);
     if (const absl::Status status = manager->Start(); !status.ok()) {
-      errors.push_back(absl::StrCat("model ", Escape(name), ": ", std::string(status.message())));
+      // Every line on its own says which model it is about.
+      for (const absl::string_view line : absl::StrSplit(status.message(), '\n')) {
+        errors.push_back(absl::StrCat("model ", Escape(name), ": ", line));
+      }
     }
     models_.emplace(name, std::move(manager));
   }

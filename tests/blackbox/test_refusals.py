@@ -195,7 +195,7 @@ class StartTest(unittest.TestCase):
                                  "third": SIMPLENET})
         self.assertRegex(log, r"model first: model\.textproto:7.*gpu")
         self.assertRegex(log, r"model second: model\.textproto:7.*arenas")
-        self.assertRegex(log, r"model\.textproto:8.*nonsense")
+        self.assertRegex(log, r"error +model second: model\.textproto:8.*nonsense")
         self.assertNotRegex(log, r"model third: model\.textproto")
 
     def test_a_missing_repository(self):

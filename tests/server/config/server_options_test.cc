@@ -162,6 +162,8 @@ TEST(ServerOptionsTest, EveryRefusalNamesItsFlag) {
       {{"--metrics-address=a b"}, "--metrics-address is \"a b\", which is neither an address"},
       {{"--state-dir=/dev/null"}, "--state-dir: \"/dev/null\" is not a folder"},
       {{"--snapshot-dir=/dev/null"}, "--snapshot-dir: \"/dev/null\" is not a folder"},
+      {{"--snapshot-dir=/dev/null/x"},
+       "--snapshot-dir: \"/dev/null/x\" lies below something that is not a folder"},
       {{"--port-file=/nonexistent/ports"}, "--port-file: \"/nonexistent\" does not exist"},
       {{"--admin-socket=/tmp/" + std::string(200, 'x')},
        "has 205 bytes, the most that a socket's path can have is 107"},
