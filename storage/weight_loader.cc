@@ -1,10 +1,8 @@
 // LoadWeights and ExamineWeights: reads the pieces of a plan, into a block or only past.
 #include <memory>
 #include <new>
-#include <string>
 #include <vector>
 
-#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
 #include "storage/finite_scan.h"
@@ -82,11 +80,6 @@ class Examiner {
 };
 
 }  // namespace
-
-std::string WeightsDigest::ToHex() const {
-  return absl::BytesToHexString(
-      std::string(reinterpret_cast<const char*>(bytes.data()), bytes.size()));
-}
 
 absl::StatusOr<LoadedWeights> LoadWeights(const Checkpoint& checkpoint, const WeightPlan& plan,
                                           absl::Span<std::byte> block, const LoadHooks& hooks) {

@@ -3,44 +3,17 @@
 #include <algorithm>
 #include <cstring>
 #include <memory>
-#include <string_view>
 #include <utility>
 
 #include "base/status_macros.h"
 #include "storage/element_values.h"
 #include "storage/strided.h"
-#include "xxhash.h"
 
 namespace relight::storage {
 namespace {
 
 constexpr std::size_t kBufferBytes = std::size_t{256} << 10;
 constexpr std::size_t kNoJob = static_cast<std::size_t>(-1);
-
-// Streaming XXH3-128.
-class Hasher {
- public:
-  Hasher() : state_(XXH3_createState()) { XXH3_128bits_reset(state_.get()); }
-  void Add(const void* bytes, std::size_t size) { XXH3_128bits_update(state_.get(), bytes, size); }
-  void AddNumber(std::uint64_t value) { Add(&value, sizeof value); }
-  void AddText(std::string_view text) {
-    AddNumber(text.size());
-    Add(text.data(), text.size());
-  }
-  std::array<std::uint8_t, 16> Finish() const {
-    XXH128_canonical_t canonical;
-    XXH128_canonicalFromHash(&canonical, XXH3_128bits_digest(state_.get()));
-    std::array<std::uint8_t, 16> hash;
-    std::memcpy(hash.data(), canonical.digest, hash.size());
-    return hash;
-  }
-
- private:
-  struct Free {
-    void operator()(XXH3_state_t* state) const { XXH3_freeState(state); }
-  };
-  std::unique_ptr<XXH3_state_t, Free> state_;
-};
 
 }  // namespace
 
@@ -107,7 +80,8 @@ absl::Status WeightReader::Run(const Job& job) {
   for (const std::size_t i : job.dense_pieces) Gather(plan_.pieces[i], whole, 0, places_[i]);
   for (const std::size_t i : job.tensors) {
     const bool covers = covering.has_value() && SameView(i, *covering);
-    hashes_[i] = covers ? hasher.Finish() : HashOf(plan_.tensors[i]);
+    hashes_[i] =
+        covers ? hasher.Finish() : HashElements(plan_.tensors[i], AddressOf(plan_.tensors[i]));
   }
   return absl::OkStatus();
 }
@@ -137,7 +111,9 @@ absl::Status WeightReader::RunDense(const Job& job) {
       Gather(plan_.pieces[i], range.get(), begin, places_[i]);
     }
   }
-  for (const std::size_t i : job.tensors) hashes_[i] = HashOf(plan_.tensors[i]);
+  for (const std::size_t i : job.tensors) {
+    hashes_[i] = HashElements(plan_.tensors[i], AddressOf(plan_.tensors[i]));
+  }
   return absl::OkStatus();
 }
 
@@ -220,40 +196,6 @@ bool WeightReader::SameView(std::size_t a, std::size_t b) const {
   const WeightTensor& y = plan_.tensors[b];
   return x.piece == y.piece && x.offset_bytes == y.offset_bytes && x.shape == y.shape &&
          x.stride == y.stride && x.dtype == y.dtype;
-}
-
-WeightReader::Hash WeightReader::HashOf(const WeightTensor& tensor) const {
-  Hasher hasher;
-  const std::uint64_t count = CountElements(tensor.shape);
-  if (count == 0) return hasher.Finish();
-  const std::byte* const first = AddressOf(tensor);
-  const std::size_t item = ItemSize(tensor.dtype);
-  if (IsDense(tensor.shape, tensor.stride)) {
-    hasher.Add(first, count * item);
-    return hasher.Finish();
-  }
-  constexpr std::size_t kElements = 4096;
-  std::vector<std::byte> buffer(kElements * item);
-  StridedReader reader(first, tensor.shape, tensor.stride, item);
-  while (const std::size_t got = reader.Read(buffer.data(), kElements)) {
-    hasher.Add(buffer.data(), got * item);
-  }
-  return hasher.Finish();
-}
-
-WeightsDigest WeightReader::Digest() const {
-  Hasher hasher;
-  for (std::size_t i = 0; i < plan_.tensors.size(); ++i) {
-    const WeightTensor& tensor = plan_.tensors[i];
-    hasher.AddText(tensor.key);
-    hasher.AddText(Name(tensor.dtype));
-    hasher.AddNumber(tensor.shape.size());
-    for (const std::int64_t size : tensor.shape) {
-      hasher.AddNumber(static_cast<std::uint64_t>(size));
-    }
-    hasher.Add(hashes_[i].data(), hashes_[i].size());
-  }
-  return WeightsDigest{hasher.Finish()};
 }
 
 bool WeightReader::crc_absent() const {

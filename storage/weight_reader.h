@@ -3,7 +3,6 @@
 #ifndef RELIGHT_STORAGE_WEIGHT_READER_H_
 #define RELIGHT_STORAGE_WEIGHT_READER_H_
 
-#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -14,6 +13,7 @@
 #include "absl/types/span.h"
 #include "storage/checkpoint.h"
 #include "storage/weights.h"
+#include "storage/weights_digest.h"
 
 namespace relight::storage {
 
@@ -54,12 +54,10 @@ class WeightReader {
                       const std::function<void(const std::byte*, std::size_t count)>& sink);
 
   // After all jobs.
-  WeightsDigest Digest() const;
+  WeightsDigest Digest() const { return CombineHashes(plan_, hashes_); }
   bool crc_absent() const;
 
  private:
-  using Hash = std::array<std::uint8_t, 16>;
-
   void MakeJobs();
   absl::Status RunDense(const Job& job);
   absl::Status Passed(std::uint64_t bytes) const;
@@ -69,15 +67,14 @@ class WeightReader {
   bool HoldsBools(const Job& job) const;
   std::optional<std::size_t> CoveringTensor(const Job& job) const;
   bool SameView(std::size_t a, std::size_t b) const;
-  Hash HashOf(const WeightTensor& tensor) const;
 
   const Checkpoint& checkpoint_;
   const WeightPlan& plan_;
   const ScratchMemory scratch_;
   const BetweenChunks between_chunks_;
   std::vector<Job> jobs_;
-  std::vector<std::byte*> places_;  // Of the plan's pieces.
-  std::vector<Hash> hashes_;        // Of the elements of each tensor of the plan.
+  std::vector<std::byte*> places_;    // Of the plan's pieces.
+  std::vector<ElementsHash> hashes_;  // Of each tensor of the plan.
 };
 
 }  // namespace relight::storage

@@ -61,10 +61,11 @@ struct WeightPlan {
 absl::StatusOr<WeightPlan> PlanWeights(const Checkpoint& checkpoint, const StateDict& state_dict,
                                        absl::Span<const std::string> keys);
 
-// XXH3-128 over the tensors in order: for each, the length of the key (u64) and the key, the
-// length of the dtype's torch name (u64) and the name, the rank (u64) and the sizes (u64 each), and
-// the XXH3-128 of its elements in row-major order; all integers little-endian. Equal on every
-// replica and whatever file the weights came in.
+// XXH3-128 over the tensors in ascending order of their keys' bytes: for each, the length of the
+// key (u64) and the key, the length of the dtype's torch name (u64) and the name, the rank (u64)
+// and the sizes (u64 each), and the XXH3-128 of its elements in row-major order; all integers
+// little-endian. Equal on every replica and whatever file the weights came in: formats that sort
+// the tensors, or name tied ones apart, give the same weights in another order.
 struct WeightsDigest {
   std::array<std::uint8_t, 16> bytes{};
   std::string ToHex() const;

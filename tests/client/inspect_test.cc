@@ -76,7 +76,7 @@ TEST_F(InspectTest, ABundleReadsLikeThis) {
   checksums  all 18 records match their CRC-32
 
 weights  at /model_state_dict, 4 tensors, 67 numbers, 268 bytes
-  digest     41c47be74fe92d4b50e6fd18da4270b0
+  digest     cac34fec138f9183cd18b410ffd442db
   _metadata  4 modules of version 1
 
   KEY         TYPE     SHAPE         SIZE

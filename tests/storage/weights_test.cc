@@ -143,6 +143,8 @@ TEST_F(WeightsTest, EqualWeightsHaveEqualDigestsWhateverTheirLayout) {
 TEST_F(WeightsTest, EqualWeightsHaveEqualDigestsWhateverTheirFormat) {
   EXPECT_EQ(Digest("good/checkpoint.pth"), Digest("good/checkpoint_legacy.pth"));
   EXPECT_EQ(Digest("good/checkpoint.pth"), Digest("good/checkpoint_proto5.pth"));
+  // Which names the tensors in another order.
+  EXPECT_EQ(Digest("good/model.safetensors"), Digest("good/model_state.pth"));
 }
 
 TEST_F(WeightsTest, DigestCoversKeysDtypesShapesAndValues) {
@@ -159,6 +161,17 @@ TEST_F(WeightsTest, DigestCoversKeysDtypesShapesAndValues) {
   EXPECT_NE(digest("w", {1, 2, 3, 5}, {4}, {1}), base);
   EXPECT_NE(digest("w", {1, 2, 3, 4}, {2, 2}, {2, 1}), base);
   EXPECT_EQ(digest("w", {1, 3, 2, 4}, {2, 2}, {1, 2}), digest("w", {1, 2, 3, 4}, {2, 2}, {2, 1}));
+}
+
+TEST_F(WeightsTest, TheOrderOfTheKeysIsNotPartOfTheDigest) {
+  const NodeId a = made_.AddFloats({1, 2});
+  const NodeId b = made_.AddFloats({3});
+  ASSERT_NO_FATAL_FAILURE(Plan(made_.AddDict({{"a", a}, {"b", b}})));
+  const WeightsDigest forwards = Load()->digest;
+  ASSERT_NO_FATAL_FAILURE(Plan(made_.AddDict({{"b", b}, {"a", a}})));
+  EXPECT_EQ(Load()->digest, forwards);
+  ASSERT_NO_FATAL_FAILURE(Plan(made_.AddDict({{"b", a}, {"a", b}})));
+  EXPECT_NE(Load()->digest, forwards);
 }
 
 TEST_F(WeightsTest, ThreadsGiveTheSameResult) {

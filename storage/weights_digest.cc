@@ -1,0 +1,78 @@
+#include "storage/weights_digest.h"
+
+#include <algorithm>
+#include <cstring>
+#include <numeric>
+#include <string>
+#include <vector>
+
+#include "absl/strings/escaping.h"
+#include "storage/strided.h"
+#include "xxhash.h"
+
+namespace relight::storage {
+
+Hasher::Hasher() : state_(XXH3_createState()) { XXH3_128bits_reset(state_); }
+Hasher::~Hasher() { XXH3_freeState(state_); }
+
+void Hasher::Add(const void* bytes, std::size_t size) { XXH3_128bits_update(state_, bytes, size); }
+
+void Hasher::AddNumber(std::uint64_t value) { Add(&value, sizeof value); }
+
+void Hasher::AddText(std::string_view text) {
+  AddNumber(text.size());
+  Add(text.data(), text.size());
+}
+
+ElementsHash Hasher::Finish() const {
+  XXH128_canonical_t canonical;
+  XXH128_canonicalFromHash(&canonical, XXH3_128bits_digest(state_));
+  ElementsHash hash;
+  std::memcpy(hash.data(), canonical.digest, hash.size());
+  return hash;
+}
+
+ElementsHash HashElements(const WeightTensor& tensor, const std::byte* first) {
+  Hasher hasher;
+  const std::uint64_t count = CountElements(tensor.shape);
+  if (count == 0) return hasher.Finish();
+  const std::size_t item = ItemSize(tensor.dtype);
+  if (IsDense(tensor.shape, tensor.stride)) {
+    hasher.Add(first, count * item);
+    return hasher.Finish();
+  }
+  constexpr std::size_t kElements = 4096;
+  std::vector<std::byte> buffer(kElements * item);
+  StridedReader reader(first, tensor.shape, tensor.stride, item);
+  while (const std::size_t got = reader.Read(buffer.data(), kElements)) {
+    hasher.Add(buffer.data(), got * item);
+  }
+  return hasher.Finish();
+}
+
+WeightsDigest CombineHashes(const WeightPlan& plan, absl::Span<const ElementsHash> hashes) {
+  std::vector<std::size_t> by_key(plan.tensors.size());
+  std::iota(by_key.begin(), by_key.end(), std::size_t{0});
+  std::sort(by_key.begin(), by_key.end(), [&plan](std::size_t a, std::size_t b) {
+    return plan.tensors[a].key < plan.tensors[b].key;
+  });
+  Hasher hasher;
+  for (const std::size_t i : by_key) {
+    const WeightTensor& tensor = plan.tensors[i];
+    hasher.AddText(tensor.key);
+    hasher.AddText(Name(tensor.dtype));
+    hasher.AddNumber(tensor.shape.size());
+    for (const std::int64_t size : tensor.shape) {
+      hasher.AddNumber(static_cast<std::uint64_t>(size));
+    }
+    hasher.Add(hashes[i].data(), hashes[i].size());
+  }
+  return WeightsDigest{hasher.Finish()};
+}
+
+std::string WeightsDigest::ToHex() const {
+  return absl::BytesToHexString(
+      std::string(reinterpret_cast<const char*>(bytes.data()), bytes.size()));
+}
+
+}  // namespace relight::storage
