@@ -6,7 +6,7 @@
 
 #include "absl/status/status.h"
 #include "storage/checkpoint.h"
-#include "storage/writer.h"
+#include "storage/storage_source.h"
 
 namespace relight::storage {
 

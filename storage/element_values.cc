@@ -29,6 +29,23 @@ void NegateIntegers(std::byte* bytes, std::size_t count) {
 
 }  // namespace
 
+bool CanNegate(DType dtype) {
+  switch (dtype) {
+    case DType::kFloat8E4M3FN:
+    case DType::kFloat8E5M2:
+    case DType::kFloat16:
+    case DType::kBFloat16:
+    case DType::kFloat32:
+    case DType::kFloat64:
+    case DType::kComplex32:
+    case DType::kComplex64:
+    case DType::kComplex128:
+      return true;
+    default:
+      return false;
+  }
+}
+
 void NormaliseBools(std::byte* bytes, std::size_t count) {
   for (std::size_t i = 0; i < count; ++i) {
     bytes[i] = bytes[i] == std::byte{0} ? std::byte{0} : std::byte{1};
@@ -36,12 +53,18 @@ void NormaliseBools(std::byte* bytes, std::size_t count) {
 }
 
 void Conjugate(DType dtype, std::byte* bytes, std::size_t count) {
+  if (dtype == DType::kComplex32) FlipSigns<std::uint16_t>(bytes, 2 * count, 1, 2);
   if (dtype == DType::kComplex64) FlipSigns<std::uint32_t>(bytes, 2 * count, 1, 2);
   if (dtype == DType::kComplex128) FlipSigns<std::uint64_t>(bytes, 2 * count, 1, 2);
 }
 
 void Negate(DType dtype, std::byte* bytes, std::size_t count) {
   switch (dtype) {
+    case DType::kFloat8E4M3FN:
+    case DType::kFloat8E5M2:
+      return FlipSigns<std::uint8_t>(bytes, count, 0, 1);
+    case DType::kComplex32:
+      return FlipSigns<std::uint16_t>(bytes, 2 * count, 0, 1);
     case DType::kFloat16:
     case DType::kBFloat16:
       return FlipSigns<std::uint16_t>(bytes, count, 0, 1);

@@ -9,6 +9,10 @@
 
 namespace relight::storage {
 
+// Whether PyTorch may have noted a negation of such elements: of floating point and complex types
+// that have a sign.
+bool CanNegate(DType dtype);
+
 // In place, `count` elements each.
 void NormaliseBools(std::byte* bytes, std::size_t count);
 void Conjugate(DType dtype, std::byte* bytes, std::size_t count);

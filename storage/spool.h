@@ -13,7 +13,7 @@
 #include "absl/status/statusor.h"
 #include "base/unique_fd.h"
 #include "storage/checkpoint.h"
-#include "storage/writer.h"
+#include "storage/storage_source.h"
 
 namespace relight::storage {
 

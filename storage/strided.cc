@@ -34,6 +34,66 @@ void CopyRun(const std::byte* from, std::int64_t stride, std::size_t item_bytes,
   }
 }
 
+// Finds the runs of ForEachRunBetween: dimensions are gone through from the largest stride to the
+// smallest, each only as far as something in the range can be reached.
+class RunFinder {
+ public:
+  RunFinder(const std::vector<std::int64_t>& shape, const std::vector<std::int64_t>& stride,
+            const std::vector<std::int64_t>& other_stride, std::int64_t begin, std::int64_t end,
+            const std::function<void(const StridedRun&)>& visit)
+      : begin_(begin), end_(end), visit_(visit) {
+    for (std::size_t i = 0; i < shape.size(); ++i) {
+      if (shape[i] != 1) dimensions_.push_back({shape[i], stride[i], other_stride[i], 0});
+    }
+    if (dimensions_.empty()) dimensions_.push_back({1, 0, 0, 0});
+    std::stable_sort(dimensions_.begin(), dimensions_.end(),
+                     [](const Dimension& a, const Dimension& b) { return a.stride > b.stride; });
+    std::int64_t reach = 0;
+    for (std::size_t i = dimensions_.size(); i-- > 0;) {
+      dimensions_[i].reach_below = reach;
+      reach += (dimensions_[i].size - 1) * dimensions_[i].stride;
+    }
+  }
+
+  // One level per dimension, of which no tensor has over 64.
+  void Find(std::size_t level, std::int64_t offset, std::int64_t other) const {
+    const Dimension& dimension = dimensions_[level];
+    std::int64_t first = 0;
+    std::int64_t last = dimension.size - 1;
+    const std::int64_t from = begin_ - dimension.reach_below - offset;
+    const std::int64_t to = end_ - 1 - offset;
+    if (to < 0) return;
+    if (dimension.stride == 0) {
+      if (from > 0) return;
+    } else {
+      if (from > 0) first = (from + dimension.stride - 1) / dimension.stride;
+      last = std::min(last, to / dimension.stride);
+    }
+    if (level + 1 == dimensions_.size()) {
+      if (first > last) return;
+      visit_({offset + first * dimension.stride, dimension.stride,
+              other + first * dimension.other_stride, dimension.other_stride, last - first + 1});
+      return;
+    }
+    for (std::int64_t i = first; i <= last; ++i) {
+      Find(level + 1, offset + i * dimension.stride, other + i * dimension.other_stride);
+    }
+  }
+
+ private:
+  struct Dimension {
+    std::int64_t size = 0;
+    std::int64_t stride = 0;
+    std::int64_t other_stride = 0;
+    std::int64_t reach_below = 0;  // How far the dimensions after it lead.
+  };
+
+  const std::int64_t begin_;
+  const std::int64_t end_;
+  const std::function<void(const StridedRun&)>& visit_;
+  std::vector<Dimension> dimensions_;
+};
+
 }  // namespace
 
 std::uint64_t CountElements(const std::vector<std::int64_t>& shape) {
@@ -73,6 +133,22 @@ std::vector<std::int64_t> PositionOf(std::uint64_t index, const std::vector<std:
     index /= size;
   }
   return position;
+}
+
+std::int64_t LastOffset(const std::vector<std::int64_t>& shape,
+                        const std::vector<std::int64_t>& stride) {
+  if (CountElements(shape) == 0) return 0;
+  std::int64_t last = 0;
+  for (std::size_t i = 0; i < shape.size(); ++i) last += (shape[i] - 1) * stride[i];
+  return last;
+}
+
+void ForEachRunBetween(const std::vector<std::int64_t>& shape,
+                       const std::vector<std::int64_t>& stride,
+                       const std::vector<std::int64_t>& other_stride, std::int64_t begin,
+                       std::int64_t end, const std::function<void(const StridedRun&)>& visit) {
+  if (CountElements(shape) == 0) return;
+  RunFinder(shape, stride, other_stride, begin, end, visit).Find(0, 0, 0);
 }
 
 StridedReader::StridedReader(const std::byte* first, const std::vector<std::int64_t>& shape,

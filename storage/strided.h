@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 namespace relight::storage {
@@ -19,6 +20,29 @@ bool IsDense(const std::vector<std::int64_t>& shape, const std::vector<std::int6
 
 // Where the `index`-th element in row-major order is. REQUIRES: the tensor has that many.
 std::vector<std::int64_t> PositionOf(std::uint64_t index, const std::vector<std::int64_t>& shape);
+
+// The offset of the last element from the first, in elements; 0 for a tensor without elements.
+std::int64_t LastOffset(const std::vector<std::int64_t>& shape,
+                        const std::vector<std::int64_t>& stride);
+
+// Some elements of a shape that lies in two places with strides of their own: the i-th of `count`
+// has the offset `offset` + i * `step` from element [0, ..., 0] in the first place, and `other` +
+// i * `other_step` in the second. All in elements.
+struct StridedRun {
+  std::int64_t offset = 0;
+  std::int64_t step = 0;
+  std::int64_t other = 0;
+  std::int64_t other_step = 0;
+  std::int64_t count = 0;
+};
+
+// Calls `visit` with runs that hold every element whose offset by `stride` lies in [begin, end)
+// exactly once, and no other element; in no particular order. What that costs depends on the
+// elements there rather than on the whole tensor, so a storage can be walked through in chunks.
+void ForEachRunBetween(const std::vector<std::int64_t>& shape,
+                       const std::vector<std::int64_t>& stride,
+                       const std::vector<std::int64_t>& other_stride, std::int64_t begin,
+                       std::int64_t end, const std::function<void(const StridedRun&)>& visit);
 
 // Copies the elements out in pieces. Does not own the bytes or the vectors.
 class StridedReader {

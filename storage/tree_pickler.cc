@@ -17,7 +17,6 @@ namespace relight::storage {
 namespace {
 
 constexpr std::size_t kBatch = 1000;  // As Python's pickler.
-constexpr std::size_t kMaxReported = 1000;
 // Slices of a storage begin at multiples of this, so that no element is cut.
 constexpr std::uint64_t kSliceAlignment = 16;
 // Below this, what slicing would save is not worth a change.
@@ -105,7 +104,6 @@ class TreePickler {
 
   std::string Path() const;
   std::string KeyText(NodeId key) const;
-  void Report(std::vector<std::string>& list, std::size_t& count, std::string line);
 
   const Tree& tree_;
   const WritePlan& plan_;
@@ -114,10 +112,10 @@ class TreePickler {
   PickleWriter out_;
   std::vector<Frame> frames_;
   std::map<std::uint32_t, NamedStorage> named_;
+  std::map<NodeId, NamedStorage> resolved_;  // Of lazy tensors, by their node.
   std::vector<OutputStorage> storages_;
-  WriteReport report_;
-  std::size_t left_out_count_ = 0;
-  std::size_t converted_count_ = 0;
+  ReportLines left_out_;
+  ReportLines converted_;
   std::uint64_t written_nodes_ = 0;
 };
 
@@ -129,13 +127,8 @@ absl::StatusOr<PickledTree> TreePickler::Run(NodeId root) {
   }
   RELIGHT_RETURN_IF_ERROR(Enter(root));
   while (!frames_.empty()) RELIGHT_RETURN_IF_ERROR(Step());
-  if (left_out_count_ > kMaxReported) {
-    report_.left_out.push_back(absl::StrCat("and ", left_out_count_ - kMaxReported, " more"));
-  }
-  if (converted_count_ > kMaxReported) {
-    report_.converted.push_back(absl::StrCat("and ", converted_count_ - kMaxReported, " more"));
-  }
-  return PickledTree{std::move(out_).Finish(), std::move(storages_), std::move(report_)};
+  WriteReport report = {std::move(left_out_).Take(), std::move(converted_).Take()};
+  return PickledTree{std::move(out_).Finish(), std::move(storages_), std::move(report)};
 }
 
 // Writes a leaf, or the beginning of a container whose frame is pushed. What is shared is written
@@ -260,8 +253,7 @@ std::vector<NodeId> TreePickler::WritablePairs(NodeId dict) {
       continue;
     }
     const char* relation = obstacle == value ? ": " : ": holds ";
-    Report(report_.left_out, left_out_count_,
-           absl::StrCat(Path(), "/", KeyText(key), relation, ClassOf(tree_, obstacle)));
+    left_out_.Add(absl::StrCat(Path(), "/", KeyText(key), relation, ClassOf(tree_, obstacle)));
   }
   return children;
 }
@@ -296,9 +288,8 @@ void TreePickler::WriteLeaf(NodeId node) {
 void TreePickler::WriteNumpyScalar(NodeId node) {
   const NodeId value = tree_.items(node).front();
   WriteLeaf(value);
-  Report(report_.converted, converted_count_,
-         absl::StrCat(Path(), ": numpy scalar, written as a Python ",
-                      std::string(storage::Name(tree_.kind(value)))));
+  converted_.Add(absl::StrCat(Path(), ": numpy scalar, written as a Python ",
+                              std::string(storage::Name(tree_.kind(value)))));
 }
 
 absl::Status TreePickler::WriteTensor(NodeId node) {
@@ -321,11 +312,14 @@ absl::Status TreePickler::WriteTensor(NodeId node) {
 
 void TreePickler::WriteLazyTensor(NodeId node) {
   TensorInfo dense = tree_.tensor(node);
-  NamedStorage storage;
-  storage.key = NextKey();
-  if (StorageClass(dense.dtype)) storage.dtype = dense.dtype;
-  storage.size_bytes = CountElements(dense.shape) * ItemSize(dense.dtype);
-  storages_.push_back({dense.storage, 0, storage.size_bytes, node});
+  const auto [known, is_new] = resolved_.try_emplace(node);
+  NamedStorage& storage = known->second;
+  if (is_new) {
+    storage.key = NextKey();
+    if (StorageClass(dense.dtype)) storage.dtype = dense.dtype;
+    storage.size_bytes = CountElements(dense.shape) * ItemSize(dense.dtype);
+    storages_.push_back({dense.storage, 0, storage.size_bytes, node});
+  }
   dense.offset_elements = 0;
   dense.stride = DenseStride(dense.shape);
   WriteTensorParts(dense, storage);
@@ -419,10 +413,6 @@ std::string TreePickler::KeyText(NodeId key) const {
   if (tree_.Is(key, NodeKind::kString)) return Escape(tree_.text(key));
   if (tree_.Is(key, NodeKind::kInt)) return absl::StrCat("#", tree_.integer(key));
   return absl::StrCat("<", std::string(storage::Name(tree_.kind(key))), ">");
-}
-
-void TreePickler::Report(std::vector<std::string>& list, std::size_t& count, std::string line) {
-  if (++count <= kMaxReported) list.push_back(std::move(line));
 }
 
 }  // namespace

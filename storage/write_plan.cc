@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/escape.h"
 #include "base/status_macros.h"
+#include "storage/element_values.h"
 #include "storage/error.h"
 
 namespace relight::storage {
@@ -33,10 +34,7 @@ NodeId Child(const Tree& tree, NodeId node, std::size_t index) {
   return index % 2 == 0 ? pairs[index / 2].first : pairs[index / 2].second;
 }
 
-bool CanWriteTensor(const TensorInfo& tensor) {
-  // PyTorch itself sets the bit for floating point and complex tensors alone.
-  return !tensor.neg || IsFloatingPoint(tensor.dtype) || IsComplex(tensor.dtype);
-}
+bool CanWriteTensor(const TensorInfo& tensor) { return !tensor.neg || CanNegate(tensor.dtype); }
 
 // Of what has no children; containers are as good as what they hold.
 bool CanWriteAlone(const Tree& tree, NodeId node) {

@@ -1,12 +1,11 @@
 #include "storage/writer.h"
 
-#include <algorithm>
+#include <functional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
 #include "base/status_macros.h"
-#include "storage/lazy_tensor.h"
+#include "storage/tensor_stream.h"
 #include "storage/tree_pickler.h"
 #include "storage/write_plan.h"
 #include "storage/zip_writer.h"
@@ -14,44 +13,18 @@
 namespace relight::storage {
 namespace {
 
-constexpr std::size_t kMaxListed = 32;
-
-absl::Status RefuseLoss(const WriteReport& report) {
-  const std::size_t listed = std::min(report.left_out.size(), kMaxListed);
-  const std::vector<std::string> first(report.left_out.begin(),
-                                       report.left_out.begin() + static_cast<long>(listed));
-  return absl::InvalidArgumentError(
-      absl::StrCat(report.left_out.size(), " values cannot be written safely (",
-                   absl::StrJoin(first, "; "), listed < report.left_out.size() ? "; ..." : "",
-                   "): allow leaving them out, or save them otherwise"));
-}
-
 absl::StatusOr<PickledTree> Pickle(const Tree& tree, NodeId root, const StorageSource& source) {
   RELIGHT_ASSIGN_OR_RETURN(const WritePlan plan, WritePlan::Make(tree, root));
   return PickleTree(tree, root, plan, source);
 }
 
-absl::Status StreamRun(const OutputStorage& storage, const StorageSource& source, ZipWriter& zip) {
-  std::uint64_t at = 0;
-  const std::uint64_t end = storage.begin_bytes + storage.size_bytes;
-  RELIGHT_RETURN_IF_ERROR(source.Stream(storage.source, [&](absl::Span<const std::byte> bytes) {
-    const std::uint64_t first = std::max(at, storage.begin_bytes);
-    const std::uint64_t last = std::min(at + bytes.size(), end);
-    const std::uint64_t here = std::exchange(at, at + bytes.size());
-    if (first >= last) return absl::OkStatus();
-    return zip.Append(bytes.subspan(first - here, last - first));
-  }));
-  if (at == source.SizeBytes(storage.source)) return absl::OkStatus();
-  return absl::DataLossError(absl::StrCat("storage ", storage.source, " gave ", at, " bytes, not ",
-                                          source.SizeBytes(storage.source)));
-}
-
 absl::Status WriteStorage(const Tree& tree, const OutputStorage& storage,
                           const StorageSource& source, ZipWriter& zip) {
-  if (storage.resolved == kNoNode) return StreamRun(storage, source, zip);
-  RELIGHT_ASSIGN_OR_RETURN(const std::vector<std::byte> dense,
-                           ResolveTensor(tree.tensor(storage.resolved), source));
-  return zip.Append(dense);
+  const ByteSink append = [&zip](absl::Span<const std::byte> bytes) { return zip.Append(bytes); };
+  if (storage.resolved == kNoNode) {
+    return StreamRun(source, storage.source, storage.begin_bytes, storage.size_bytes, append);
+  }
+  return StreamDense(tree.tensor(storage.resolved), source, append);
 }
 
 // The records in PyTorch's order. `write_data` fills the record of a storage.
@@ -78,7 +51,7 @@ absl::StatusOr<WriteReport> WriteCheckpoint(const Tree& tree, NodeId root,
                                             const StorageSource& source,
                                             const WriteOptions& options, const ByteSink& sink) {
   RELIGHT_ASSIGN_OR_RETURN(PickledTree pickled, Pickle(tree, root, source));
-  if (options.lossless && !pickled.report.left_out.empty()) return RefuseLoss(pickled.report);
+  if (options.lossless) RELIGHT_RETURN_IF_ERROR(CheckLossless(pickled.report.left_out));
   ZipWriter zip(sink);
   RELIGHT_RETURN_IF_ERROR(WriteRecords(pickled, zip, [&](const OutputStorage& storage) {
     return WriteStorage(tree, storage, source, zip);

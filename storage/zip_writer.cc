@@ -14,7 +14,6 @@ namespace {
 
 constexpr std::uint64_t kAlignment = 64;
 constexpr std::string_view kRoot = "archive/";
-constexpr std::size_t kPendingBytes = 256 << 10;
 // From here on a value moves to a zip64 field; miniz, which PyTorch uses, counts the value itself
 // in.
 constexpr std::uint64_t kZip64From = 0xFFFFFFFF;
@@ -175,7 +174,7 @@ absl::Status ZipWriter::Finish() {
   }
   RELIGHT_RETURN_IF_ERROR(
       Put(EndRecords(entries_.size(), directory_offset, offset_ - directory_offset)));
-  return Flush();
+  return out_.Flush();
 }
 
 std::string ZipWriter::SerializationId() const {
@@ -191,23 +190,13 @@ std::string ZipWriter::SerializationId() const {
 }
 
 absl::Status ZipWriter::Put(std::string_view text) {
-  return Put({reinterpret_cast<const std::byte*>(text.data()), text.size()});
+  offset_ += text.size();
+  return out_.Put(text);
 }
 
 absl::Status ZipWriter::Put(absl::Span<const std::byte> bytes) {
   offset_ += bytes.size();
-  if (pending_.size() + bytes.size() > kPendingBytes) RELIGHT_RETURN_IF_ERROR(Flush());
-  if (bytes.size() > kPendingBytes) return sink_(bytes);
-  pending_.append(reinterpret_cast<const char*>(bytes.data()), bytes.size());
-  return absl::OkStatus();
-}
-
-absl::Status ZipWriter::Flush() {
-  if (pending_.empty()) return absl::OkStatus();
-  const absl::Status flushed =
-      sink_({reinterpret_cast<const std::byte*>(pending_.data()), pending_.size()});
-  pending_.clear();
-  return flushed;
+  return out_.Put(bytes);
 }
 
 }  // namespace relight::storage

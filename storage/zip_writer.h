@@ -11,7 +11,7 @@
 
 #include "absl/status/status.h"
 #include "absl/types/span.h"
-#include "storage/writer.h"
+#include "storage/buffered_sink.h"
 
 namespace relight::storage {
 
@@ -22,7 +22,7 @@ namespace relight::storage {
 // Thread-compatible. `sink` must outlive it. After an error only destroying makes sense.
 class ZipWriter {
  public:
-  explicit ZipWriter(const ByteSink& sink) : sink_(sink) {}
+  explicit ZipWriter(const ByteSink& sink) : out_(sink) {}
 
   // Begins the entry "archive/`name`" of exactly `size_bytes`, which Append then gets.
   absl::Status Begin(std::string_view name, std::uint64_t size_bytes);
@@ -49,13 +49,10 @@ class ZipWriter {
     std::uint32_t crc32 = 0;
   };
 
-  // Collects small pieces, so that the sink sees few calls.
   absl::Status Put(absl::Span<const std::byte> bytes);
   absl::Status Put(std::string_view text);
-  absl::Status Flush();
 
-  const ByteSink& sink_;
-  std::string pending_;
+  BufferedSink out_;
   std::uint64_t offset_ = 0;
   std::uint64_t left_in_entry_ = 0;
   std::vector<Entry> entries_;

@@ -1,55 +1,13 @@
-// What refusing a hostile file costs. A binary of its own, because it counts what the program
-// allocates.
-#include <malloc.h>
-
-#include <atomic>
-#include <chrono>
-#include <cstdlib>
-#include <new>
+// What refusing a hostile file costs, and writing a large one.
 #include <string>
 
 #include "gtest/gtest.h"
 #include "storage/checkpoint.h"
 #include "storage/state_dict.h"
 #include "storage/weights.h"
+#include "storage/writer.h"
+#include "tests/counted_allocations.h"
 #include "tests/storage/fixtures.h"
-
-namespace {
-
-std::atomic<std::size_t> allocated_bytes{0};
-std::atomic<std::size_t> peak_bytes{0};
-
-void* Allocate(std::size_t size) {
-  void* const memory = std::malloc(size == 0 ? 1 : size);
-  if (memory == nullptr) return nullptr;
-  const std::size_t now =
-      allocated_bytes.fetch_add(::malloc_usable_size(memory)) + ::malloc_usable_size(memory);
-  std::size_t peak = peak_bytes.load();
-  while (now > peak && !peak_bytes.compare_exchange_weak(peak, now)) {
-  }
-  return memory;
-}
-
-void Release(void* memory) {
-  if (memory == nullptr) return;
-  allocated_bytes.fetch_sub(::malloc_usable_size(memory));
-  std::free(memory);
-}
-
-}  // namespace
-
-void* operator new(std::size_t size) {
-  void* const memory = Allocate(size);
-  if (memory == nullptr) std::abort();
-  return memory;
-}
-void* operator new(std::size_t size, const std::nothrow_t&) noexcept { return Allocate(size); }
-void* operator new[](std::size_t size) { return operator new(size); }
-void* operator new[](std::size_t size, const std::nothrow_t&) noexcept { return Allocate(size); }
-void operator delete(void* memory) noexcept { Release(memory); }
-void operator delete[](void* memory) noexcept { Release(memory); }
-void operator delete(void* memory, std::size_t) noexcept { Release(memory); }
-void operator delete[](void* memory, std::size_t) noexcept { Release(memory); }
 
 namespace relight::storage {
 namespace {
@@ -60,8 +18,7 @@ TEST(PeakMemory, RefusingAHostileFileTakesLittle) {
   for (const std::string& file : FixtureNames("hostile")) {
     SCOPED_TRACE(file);
     const std::string path = DataPath(file);
-    const std::size_t before = allocated_bytes.load();
-    peak_bytes.store(before);
+    const PeakMemory peak;
     {
       const absl::StatusOr<Checkpoint> opened = Checkpoint::Open(path);
       const absl::StatusOr<StateDict> found =
@@ -73,15 +30,58 @@ TEST(PeakMemory, RefusingAHostileFileTakesLittle) {
         EXPECT_LT(plan->total_bytes, kMaxPeakBytes);
       }
     }
-    EXPECT_LT(peak_bytes.load() - before, kMaxPeakBytes);
+    EXPECT_LT(peak.bytes(), kMaxPeakBytes);
+  }
+}
+
+// One storage without memory of its own.
+class Zeros final : public StorageSource {
+ public:
+  explicit Zeros(std::uint64_t size_bytes) : size_bytes_(size_bytes) {}
+  absl::Status Stream(std::uint32_t, const ByteSink& sink) const override {
+    static const std::byte kPiece[4096] = {};
+    for (std::uint64_t left = size_bytes_; left > 0; left -= sizeof kPiece) {
+      const absl::Status status = sink(kPiece);
+      if (!status.ok()) return status;
+    }
+    return absl::OkStatus();
+  }
+  std::uint64_t SizeBytes(std::uint32_t) const override { return size_bytes_; }
+  DType ElementType(std::uint32_t) const override { return DType::kComplex64; }
+
+ private:
+  const std::uint64_t size_bytes_;
+};
+
+// Large tensors, however they have to be written: as they lie, resolved, made dense.
+TEST(PeakMemory, WritingTakesTheSameHoweverLargeTheTensorsAre) {
+  for (const std::int64_t side : {2048, 4096}) {  // 32 and 128 MiB each.
+    Tree tree;
+    TensorInfo tensor;
+    tensor.dtype = DType::kComplex64;
+    tensor.shape = {side, side};
+    tensor.stride = {1, side};
+    const NodeId dict = tree.Add(NodeKind::kDict);
+    tree.SetItem(dict, tree.AddText(NodeKind::kString, "plain"), tree.AddTensor(tensor));
+    tensor.conj = true;
+    tree.SetItem(dict, tree.AddText(NodeKind::kString, "lazy"), tree.AddTensor(tensor));
+    const Zeros source(static_cast<std::uint64_t>(side * side) * 8);
+    std::uint64_t written = 0;
+    const ByteSink count = [&written](absl::Span<const std::byte> bytes) {
+      written += bytes.size();
+      return absl::OkStatus();
+    };
+    const PeakMemory peak;
+    ASSERT_TRUE(WriteCheckpoint(tree, dict, source, {}, count).ok());
+    EXPECT_GT(written, 2 * source.SizeBytes(0));
+    EXPECT_LT(peak.bytes(), std::size_t{20} << 20) << side;
   }
 }
 
 TEST(PeakMemory, TheCounterSeesAllocations) {
-  peak_bytes.store(allocated_bytes.load());
-  const std::size_t before = allocated_bytes.load();
+  const PeakMemory peak;
   { const std::string large(std::size_t{1} << 20, 'x'); }
-  EXPECT_GE(peak_bytes.load() - before, std::size_t{1} << 20);
+  EXPECT_GE(peak.bytes(), std::size_t{1} << 20);
 }
 
 }  // namespace

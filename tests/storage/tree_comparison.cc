@@ -3,19 +3,31 @@
 #include <bit>
 #include <utility>
 
-#include "storage/lazy_tensor.h"
+#include "absl/status/statusor.h"
+#include "storage/tensor_stream.h"
 
 namespace relight::storage {
 namespace {
 
 std::string Text(std::string_view text) { return std::string(text); }
 
+absl::StatusOr<std::string> DenseBytes(const TensorInfo& tensor, const StorageSource& source) {
+  std::string dense;
+  const absl::Status status =
+      StreamDense(tensor, source, [&dense](absl::Span<const std::byte> bytes) {
+        dense.append(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+        return absl::OkStatus();
+      });
+  if (!status.ok()) return status;
+  return dense;
+}
+
 }  // namespace
 
 PlaceComparison CompareValues(const StorageSource& before, const StorageSource& after) {
   return [&before, &after](const TensorInfo& a, const TensorInfo& b) -> std::string {
-    const auto old_values = ResolveTensor(a, before);
-    const auto new_values = ResolveTensor(b, after);
+    const auto old_values = DenseBytes(a, before);
+    const auto new_values = DenseBytes(b, after);
     if (!old_values.ok()) return "before: " + old_values.status().ToString();
     if (!new_values.ok()) return "after: " + new_values.status().ToString();
     return *old_values == *new_values ? "" : "other values";

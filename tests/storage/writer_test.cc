@@ -404,6 +404,16 @@ TEST_F(WriterTest, LazyConjugationAndNegationAreCarriedOut) {
   EXPECT_THAT(values, ElementsAre(-1, 2, -3, 4, -5, 6));
 }
 
+TEST_F(WriterTest, ATiedLazyTensorIsCarriedOutOnce) {
+  source_.AddValues<float>(DType::kComplex64, {1, 2});
+  TensorInfo lazy = Info(0, {1}, DType::kComplex64);
+  lazy.conj = true;
+  const NodeId tensor = tree_.AddTensor(lazy);
+  Write(Dict({{"a", tensor}, {"b", tensor}}));
+  EXPECT_EQ(Entries(file_).size(), 7);
+  EXPECT_EQ(Record("data/0").size(), 8);
+}
+
 TEST_F(WriterTest, WhatCannotBeWrittenIsLeftOutAndListed) {
   source_.AddValues<float>(DType::kFloat32, {1});
   tree_.set_root(kNoNode);
@@ -519,101 +529,6 @@ TEST_F(WriterTest, ThePredictedSizeIsTheSize) {
   const auto predicted = PredictCheckpointBytes(tree_, root, source_);
   ASSERT_TRUE(predicted.ok());
   EXPECT_EQ(*predicted, file_.size());
-}
-
-// Zeros without end, for sizes that no test machine should hold.
-class HugeSource final : public StorageSource {
- public:
-  explicit HugeSource(std::vector<std::uint64_t> sizes) : sizes_(std::move(sizes)) {}
-  absl::Status Stream(std::uint32_t index, const ByteSink& sink) const override {
-    const std::vector<std::byte> zeros(std::size_t{8} << 20);
-    for (std::uint64_t left = sizes_[index]; left > 0;) {
-      const std::uint64_t now = std::min<std::uint64_t>(left, zeros.size());
-      const absl::Status status = sink(absl::MakeSpan(zeros.data(), now));
-      if (!status.ok()) return status;
-      left -= now;
-    }
-    return absl::OkStatus();
-  }
-  std::uint64_t SizeBytes(std::uint32_t index) const override { return sizes_[index]; }
-  DType ElementType(std::uint32_t) const override { return DType::kUInt8; }
-
- private:
-  std::vector<std::uint64_t> sizes_;
-};
-
-TEST_F(WriterTest, BeyondFourGigabytesValuesMoveToZip64Fields) {
-  constexpr std::uint64_t kHuge = 0xFFFFFFFF;  // The first size that needs it.
-  const HugeSource source({kHuge, 3});
-  const NodeId root = Dict({{"a", Tensor(0, {static_cast<std::int64_t>(kHuge)}, DType::kUInt8)},
-                            {"b", Tensor(1, {3}, DType::kUInt8)}});
-  // Keeps what is not storage data: the head, and all that follows the huge run of zeros.
-  std::string head;
-  std::string tail;
-  std::uint64_t total = 0;
-  const auto report =
-      WriteCheckpoint(tree_, root, source, {}, [&](absl::Span<const std::byte> bytes) {
-        const std::string_view text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
-        if (total < 4096) head += text.substr(0, 4096);
-        if (total + bytes.size() > kHuge - 4096) tail += text;
-        total += bytes.size();
-        return absl::OkStatus();
-      });
-  ASSERT_TRUE(report.ok()) << report.status();
-  const auto predicted = PredictCheckpointBytes(tree_, root, source);
-  ASSERT_TRUE(predicted.ok());
-  EXPECT_EQ(*predicted, total);
-
-  // Local header of the huge entry: a zip64 block with its size, and 0 for the packed size.
-  const std::size_t name = head.find("archive/data/0");
-  ASSERT_NE(name, std::string::npos);
-  EXPECT_EQ(head.substr(name - 30, 4), "PK\x03\x04");
-  EXPECT_EQ(Little(head, name - 12, 8), 0);
-  const std::size_t extra = name + 14;
-  EXPECT_EQ(Little(head, extra, 2), 1);
-  EXPECT_EQ(Little(head, extra + 2, 2), 16);
-  EXPECT_EQ(Little(head, extra + 4, 8), kHuge);
-  EXPECT_EQ(Little(head, extra + 12, 8), 0);
-  EXPECT_EQ(head.substr(extra + 20, 2), "FB");
-  const std::uint64_t data = extra + 24 + Little(head, extra + 22, 2);
-  EXPECT_EQ(data % 64, 0);
-
-  // Positions in the file from here on, read from its tail.
-  const std::uint64_t tail_begin = total - tail.size();
-  const auto at = [&](std::uint64_t offset) { return offset - tail_begin; };
-  const std::uint64_t descriptor = data + kHuge;
-  EXPECT_EQ(tail.substr(at(descriptor), 4), "PK\x07\x08");
-  EXPECT_EQ(Little(tail, at(descriptor) + 8, 8), kHuge);
-  EXPECT_EQ(Little(tail, at(descriptor) + 16, 8), kHuge);
-  const std::uint64_t second = descriptor + 24;
-  EXPECT_EQ(tail.substr(at(second), 4), "PK\x03\x04");
-  // The offset alone needs the block here, and that makes the descriptor long as well.
-  const std::size_t second_extra = at(second) + 30 + 14;
-  EXPECT_EQ(Little(tail, second_extra, 2), 1);
-  EXPECT_EQ(Little(tail, second_extra + 2, 2), 8);
-  EXPECT_EQ(Little(tail, second_extra + 4, 8), second);
-  const std::uint64_t second_data = second + 30 + 14 + 12 + 4 + Little(tail, second_extra + 14, 2);
-  EXPECT_EQ(second_data % 64, 0);
-  EXPECT_EQ(tail.substr(at(second_data) + 3, 4), "PK\x07\x08");
-  EXPECT_EQ(Little(tail, at(second_data) + 3 + 8, 8), 3);
-  EXPECT_EQ(tail.substr(at(second_data) + 3 + 24, 4), "PK\x03\x04");
-
-  // Central entries: placeholders, and the values in blocks of the same selection.
-  const std::size_t central = tail.find("archive/data/0") - 46;
-  EXPECT_EQ(Little(tail, central + 20, 8), 0xFFFFFFFFFFFFFFFF);
-  EXPECT_EQ(Little(tail, central + 46 + 14, 2), 1);
-  EXPECT_EQ(Little(tail, central + 46 + 14 + 2, 2), 16);
-  EXPECT_EQ(Little(tail, central + 46 + 14 + 4, 8), kHuge);
-  EXPECT_EQ(Little(tail, central + 46 + 14 + 12, 8), kHuge);
-  const std::size_t central2 = tail.rfind("archive/data/1") - 46;
-  EXPECT_EQ(Little(tail, central2 + 20, 4), 3);
-  EXPECT_EQ(Little(tail, central2 + 42, 4), 0xFFFFFFFF);
-  EXPECT_EQ(Little(tail, central2 + 46 + 14 + 4, 8), second);
-
-  const std::size_t end = tail.size() - 22;
-  EXPECT_EQ(tail.substr(end, 4), "PK\x05\x06");
-  EXPECT_EQ(Little(tail, end + 16, 4), 0xFFFFFFFF);
-  EXPECT_EQ(Little(tail, end - 76 + 48, 8), tail_begin + (tail.find("PK\x01\x02")));
 }
 
 }  // namespace
