@@ -16,41 +16,13 @@
 #include "storage/bytes.h"
 #include "storage/container.h"
 #include "storage/error.h"
+#include "storage/safetensors_format.h"
 
 namespace relight::storage {
 namespace {
 
 constexpr std::uint64_t kLengthBytes = 8;
-constexpr std::uint64_t kMaxHeaderBytes = 100'000'000;
 constexpr std::size_t kMaxMetadata = 65'536;
-
-struct DTypeCode {
-  std::string_view code;
-  DType dtype;
-};
-
-constexpr DTypeCode kDTypeCodes[] = {
-    {"BOOL", DType::kBool},
-    {"U8", DType::kUInt8},
-    {"I8", DType::kInt8},
-    {"U16", DType::kUInt16},
-    {"I16", DType::kInt16},
-    {"U32", DType::kUInt32},
-    {"I32", DType::kInt32},
-    {"U64", DType::kUInt64},
-    {"I64", DType::kInt64},
-    {"F16", DType::kFloat16},
-    {"BF16", DType::kBFloat16},
-    {"F32", DType::kFloat32},
-    {"F64", DType::kFloat64},
-    {"C64", DType::kComplex64},
-    {"F8_E4M3", DType::kFloat8E4M3FN},
-    {"F8_E5M2", DType::kFloat8E5M2},
-    {"F8_E8M0", DType::kFloat8E8M0FNU},
-    {"F8_E4M3FNUZ", DType::kFloat8E4M3FNUZ},
-    {"F8_E5M2FNUZ", DType::kFloat8E5M2FNUZ},
-};
-constexpr std::string_view kSubByteCodes[] = {"F4", "F6_E2M3", "F6_E3M2"};
 
 struct Record {
   std::string name;
@@ -156,7 +128,7 @@ class HeaderHandler final : public nlohmann::json_sax<nlohmann::json> {
         absl::StrCat("names more than ", limit, " ", std::string(of_what), ", which is the limit"));
   }
   bool BeginMember(std::string& name) {
-    in_metadata_ = name == "__metadata__";
+    in_metadata_ = name == kSafetensorsMetadata;
     if (!names_.emplace(name, 0).second) {
       return Fail(absl::StrCat("names ", Escape(name), " twice"));
     }
@@ -192,7 +164,7 @@ class SafetensorsReader {
     root_ = tree.Add(NodeKind::kDict);
     tree.set_root(root_);
     for (const Record& record : handler_.records) RELIGHT_RETURN_IF_ERROR(AddTensor(record));
-    AddTiedNames();
+    AddMetadata();
     contents_.summary.format = Format::kSafetensors;
     contents_.summary.crc_absent = true;
     return std::move(contents_);
@@ -210,7 +182,8 @@ class SafetensorsReader {
   absl::Status ReadHeader() {
     RELIGHT_ASSIGN_OR_RETURN(const std::string length, file_.ReadText(0, kLengthBytes));
     const auto header_bytes = LoadLittle<std::uint64_t>(length.data());
-    if (header_bytes > kMaxHeaderBytes || header_bytes > file_.size_bytes() - kLengthBytes) {
+    if (header_bytes > kMaxSafetensorsHeaderBytes ||
+        header_bytes > file_.size_bytes() - kLengthBytes) {
       return Invalid(absl::StrCat("claims a header of ", header_bytes, " bytes"));
     }
     RELIGHT_ASSIGN_OR_RETURN(const std::string header, file_.ReadText(kLengthBytes, header_bytes));
@@ -247,11 +220,8 @@ class SafetensorsReader {
   }
 
   absl::StatusOr<DType> DTypeOf(const Record& record) const {
-    for (const DTypeCode& row : kDTypeCodes) {
-      if (row.code == record.dtype) return row.dtype;
-    }
-    for (const std::string_view code : kSubByteCodes) {
-      if (code != record.dtype) continue;
+    if (const std::optional<DType> dtype = DTypeFromSafetensorsName(record.dtype)) return *dtype;
+    if (IsSubByteSafetensorsName(record.dtype)) {
       return MakeError(
           ErrorCode::kUnsupportedDType,
           absl::StrCat(file_.shown_name(), ": tensor ", Escape(record.name), " has dtype ",
@@ -298,22 +268,31 @@ class SafetensorsReader {
   }
 
   // The format cannot say that two names share a tensor; its writers note the names that they left
-  // out in the metadata, as "left out": "kept".
-  void AddTiedNames() {
+  // out in the metadata, as "left out": "kept". The rest is kept as attributes of the dict:
+  // {'__metadata__': {...}}.
+  void AddMetadata() {
     Tree& tree = *contents_.tree;
+    NodeId metadata = kNoNode;
     for (const auto& [name, value] : handler_.metadata) {
+      const NodeId key = tree.AddText(NodeKind::kString, name);
       const auto kept = by_name_.find(value);
-      if (kept == by_name_.end() || by_name_.contains(name)) {
-        if (contents_.summary.notes.size() < kMaxNotes) {
-          contents_.summary.notes.push_back(
-              absl::StrCat("metadata ", Escape(name), ": ", Escape(value)));
-        }
+      if (kept != by_name_.end() && !by_name_.contains(name)) {
+        const NodeId tensor = kept->second;
+        tree.SetItem(root_, key, tensor);
+        by_name_.emplace(name, tensor);
         continue;
       }
-      const NodeId key = tree.AddText(NodeKind::kString, name);
-      tree.SetItem(root_, key, kept->second);
-      by_name_.emplace(name, kept->second);
+      if (metadata == kNoNode) metadata = tree.Add(NodeKind::kDict);
+      tree.SetItem(metadata, key, tree.AddText(NodeKind::kString, value));
+      if (contents_.summary.notes.size() < kMaxNotes) {
+        contents_.summary.notes.push_back(
+            absl::StrCat("metadata ", Escape(name), ": ", Escape(value)));
+      }
     }
+    if (metadata == kNoNode) return;
+    const NodeId attributes = tree.Add(NodeKind::kDict);
+    tree.SetItem(attributes, tree.AddText(NodeKind::kString, kSafetensorsMetadata), metadata);
+    tree.SetAttributes(root_, attributes);
   }
 
   static constexpr std::size_t kMaxNotes = 16;

@@ -241,9 +241,9 @@ void Tree::SetItem(NodeId dict, NodeId key, NodeId value) {
   dicts_[PoolIndex(dict)].pairs.emplace_back(key, value);
 }
 
-void Tree::SetAttributes(NodeId ordered_dict, NodeId dict) {
-  assert(IsDict(ordered_dict));
-  dicts_[PoolIndex(ordered_dict)].attributes = dict;
+void Tree::SetAttributes(NodeId object, NodeId dict) {
+  assert(IsDict(object));
+  dicts_[PoolIndex(object)].attributes = dict;
 }
 
 OpaqueInfo& Tree::mutable_opaque(NodeId node) {

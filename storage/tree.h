@@ -106,7 +106,8 @@ class Tree {
   const std::vector<NodeId>& items(NodeId node) const;
   // Of dicts, in the file's order.
   const std::vector<std::pair<NodeId, NodeId>>& pairs(NodeId node) const;
-  // Of a dict that had attributes set: a kDict. Else kNoNode.
+  // Of an OrderedDict that had attributes set, or the root of a safetensors file ({'__metadata__':
+  // ...}): a kDict. Else kNoNode.
   NodeId attributes(NodeId node) const;
   const TensorInfo& tensor(NodeId node) const;
   std::uint32_t storage(NodeId node) const;
@@ -132,7 +133,7 @@ class Tree {
   NodeId AddOpaque(OpaqueInfo opaque);
   void Append(NodeId container, NodeId item);
   void SetItem(NodeId dict, NodeId key, NodeId value);  // Does not look for duplicates.
-  void SetAttributes(NodeId ordered_dict, NodeId dict);
+  void SetAttributes(NodeId object, NodeId dict);
   OpaqueInfo& mutable_opaque(NodeId node);
   TensorInfo& mutable_tensor(NodeId node);
   // A numpy array comes in two steps: made without content, filled later. Until then its kind is

@@ -104,6 +104,7 @@ class TreePickler {
 
   std::string Path() const;
   std::string KeyText(NodeId key) const;
+  void ReportLostMetadata(NodeId dict);
 
   const Tree& tree_;
   const WritePlan& plan_;
@@ -170,6 +171,9 @@ void TreePickler::Open(NodeId node) {
   Frame frame;
   frame.node = node;
   frame.children = tree_.IsDict(node) ? WritablePairs(node) : tree_.items(node);
+  if (tree_.Is(node, NodeKind::kDict) && tree_.attributes(node) != kNoNode) {
+    ReportLostMetadata(node);
+  }
   switch (tree_.kind(node)) {
     case NodeKind::kList:
       out_.EmptyList();
@@ -413,6 +417,19 @@ std::string TreePickler::KeyText(NodeId key) const {
   if (tree_.Is(key, NodeKind::kString)) return Escape(tree_.text(key));
   if (tree_.Is(key, NodeKind::kInt)) return absl::StrCat("#", tree_.integer(key));
   return absl::StrCat("<", std::string(storage::Name(tree_.kind(key))), ">");
+}
+
+// The attributes of a plain dict are the metadata of a safetensors file. That it is for PyTorch
+// goes without saying.
+void TreePickler::ReportLostMetadata(NodeId dict) {
+  for (const auto& [name, metadata] : tree_.pairs(tree_.attributes(dict))) {
+    if (!tree_.IsDict(metadata)) continue;
+    for (const auto& [key, value] : tree_.pairs(metadata)) {
+      if (tree_.Is(key, NodeKind::kString) && tree_.text(key) == "format") continue;
+      left_out_.Add(absl::StrCat(Path(), "/@attributes/", KeyText(name), "/", KeyText(key),
+                                 ": metadata of safetensors"));
+    }
+  }
 }
 
 }  // namespace

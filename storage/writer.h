@@ -22,8 +22,8 @@ namespace relight::storage {
 // larger than what its tensors view, only that part is written. Nothing reaches the sink before it
 // is known what can be written.
 //
-// left_out lists opaque objects and unsupported tensors. A list or tuple that holds such a value goes
-// as a whole, up to the nearest dict entry around it.
+// left_out lists opaque objects, unsupported tensors and the metadata of a safetensors file. A list
+// or tuple that holds such a value goes as a whole, up to the nearest dict entry around it.
 // converted lists numpy scalars, which are written as Python numbers.
 //
 // Errors: INVALID_ARGUMENT where the root cannot be written (or, lossless, anything), PICKLE_CYCLE,

@@ -1,9 +1,9 @@
 // Writes the snapshot of a checkpoint as the server would, for tests that load it with PyTorch.
 //
-//   rewrite_checkpoint [--weights-only] [--whole-tree] [--lossless] SOURCE TARGET
+//   rewrite_checkpoint [--weights-only] [--whole-tree] [--safetensors] [--lossless] SOURCE TARGET
 //
 // Prints what was left out and converted, one value per line. --whole-tree writes the tree as it
-// is, without looking for a state dict.
+// is, without looking for a state dict; --safetensors writes the weights in that format.
 #include <fcntl.h>
 
 #include <filesystem>
@@ -15,6 +15,7 @@
 #include "base/status_macros.h"
 #include "base/unique_fd.h"
 #include "storage/checkpoint_source.h"
+#include "storage/safetensors_writer.h"
 #include "storage/snapshot_tree.h"
 #include "storage/state_dict.h"
 #include "storage/writer.h"
@@ -28,7 +29,8 @@ absl::StatusOr<SnapshotTree> ChooseTree(const Checkpoint& checkpoint,
     return SnapshotTree{checkpoint.tree(), checkpoint.tree().root()};
   }
   RELIGHT_ASSIGN_OR_RETURN(const StateDict state_dict, FindStateDict(checkpoint));
-  return MakeSnapshotTree(checkpoint.tree(), state_dict, flags.count("--weights-only") > 0);
+  const bool weights_only = flags.count("--weights-only") + flags.count("--safetensors") > 0;
+  return MakeSnapshotTree(checkpoint.tree(), state_dict, weights_only);
 }
 
 absl::StatusOr<WriteReport> Rewrite(const std::string& source, const std::filesystem::path& target,
@@ -40,10 +42,11 @@ absl::StatusOr<WriteReport> Rewrite(const std::string& source, const std::filesy
                            AtomicFile::Create(folder.get(), target.filename(), false));
   WriteOptions options;
   options.lossless = flags.count("--lossless") > 0;
+  const auto write = flags.count("--safetensors") > 0 ? WriteSafetensors : WriteCheckpoint;
   RELIGHT_ASSIGN_OR_RETURN(
       WriteReport report,
-      WriteCheckpoint(snapshot.tree, snapshot.root, CheckpointSource(checkpoint), options,
-                      [&](absl::Span<const std::byte> bytes) { return file.Write(bytes); }));
+      write(snapshot.tree, snapshot.root, CheckpointSource(checkpoint), options,
+            [&](absl::Span<const std::byte> bytes) { return file.Write(bytes); }));
   RELIGHT_RETURN_IF_ERROR(checkpoint.CheckUnchanged());
   RELIGHT_RETURN_IF_ERROR(file.Sync());
   RELIGHT_RETURN_IF_ERROR(Checkpoint::Open(file.temporary_path()).status());
@@ -58,8 +61,8 @@ int Main(const std::vector<std::string>& arguments) {
     argument.starts_with("--") ? void(flags.insert(argument)) : paths.push_back(argument);
   }
   if (paths.size() != 2) {
-    std::cerr << "usage: rewrite_checkpoint [--weights-only] [--whole-tree] [--lossless] SOURCE "
-                 "TARGET\n";
+    std::cerr << "usage: rewrite_checkpoint [--weights-only] [--whole-tree] [--safetensors] "
+                 "[--lossless] SOURCE TARGET\n";
     return 2;
   }
   const absl::StatusOr<WriteReport> report = Rewrite(paths[0], paths[1], flags);

@@ -5,11 +5,13 @@ usage: rewrite_checkpoint_test.py PATH/TO/rewrite_checkpoint PATH/TO/tests/data
 import collections
 import copy
 import enum
+import inspect
 import json
 import math
 import os
 import pickletools
 import re
+import struct
 import subprocess
 import sys
 import tempfile
@@ -229,6 +231,165 @@ class WeightsOnlyTest(Rewriter):
             self.assertEqual(archive.namelist()[0], "archive/data.pkl")
 
 
+class ContainerTest(Rewriter):
+    """What readers that map or compute, rather than parse, rely on."""
+
+    def records(self, path):
+        """Name -> (offset of the data, size), in the order of the file."""
+        with zipfile.ZipFile(path) as archive, open(path, "rb") as file:
+            found = {}
+            for info in archive.infolist():
+                self.assertEqual(info.compress_type, zipfile.ZIP_STORED, info.filename)
+                file.seek(info.header_offset + 26)
+                name_bytes, extra_bytes = struct.unpack("<HH", file.read(4))
+                offset = info.header_offset + 30 + name_bytes + extra_bytes
+                found[info.filename] = (offset, info.file_size)
+            return found
+
+    def test_every_storage_can_be_mapped(self):
+        for name in ("checkpoint.pth", "many_storages.pt", "shapes.pt", "views_shared.pt", "dtypes.pt"):
+            rewritten, _ = self.rewrite(name, "--whole-tree")
+            mapped = np.memmap(self.path("out.pt"), mode="r")
+            storages = {}
+            for key, (offset, size) in self.records(self.path("out.pt")).items():
+                if key.startswith("archive/data/"):
+                    self.assertEqual(offset % 64, 0, (name, key))
+                    storages[key] = mapped[offset:offset + size].tobytes()
+            # torch.load gives the keys in the order of first mention, as the records come.
+            seen = {}
+            for tensor in self.tensors(rewritten):
+                seen.setdefault(tensor.storage().data_ptr() if tensor.storage().nbytes() else len(seen),
+                                bytes(tensor.storage().untyped()))
+            for content in seen.values():
+                self.assertIn(content, storages.values(), name)
+
+    def tensors(self, value):
+        if isinstance(value, torch.Tensor):
+            yield value
+        elif isinstance(value, dict):
+            for child in value.values():
+                yield from self.tensors(child)
+        elif isinstance(value, (list, tuple)):
+            for child in value:
+                yield from self.tensors(child)
+
+    def test_storages_lie_where_recent_versions_compute_them(self):
+        for name in ("checkpoint.pth", "many_storages.pt", "shapes.pt"):
+            self.rewrite(name, "--whole-tree")
+            records = self.records(self.path("out.pt"))
+            offset, size = records["archive/byteorder"]
+            key = 0
+            while "archive/data/%d" % key in records:
+                next_header = offset + size + (16 if size > 0 else 0)
+                computed = next_header + 30 + len("archive/data/%d" % key) + 4
+                computed += -computed % 64
+                offset, size = records["archive/data/%d" % key]
+                self.assertEqual(offset, computed, (name, key))
+                key += 1
+            self.assertGreater(key, 0)
+
+    @unittest.skipUnless("mmap" in inspect.signature(torch.load).parameters, "this PyTorch maps no files")
+    def test_torch_load_maps_it(self):
+        for name in RoundTripTest.SAME:
+            with self.subTest(name):
+                self.rewrite(name, "--whole-tree")
+                self.assert_same(load(name), torch.load(self.path("out.pt"), mmap=True), name)
+
+
+class SafetensorsTest(Rewriter):
+    """Read by hand: the format in fifteen lines, which share nothing with ours."""
+
+    DTYPES = {"BOOL": np.bool_, "U8": np.uint8, "I8": np.int8, "I16": np.int16, "I32": np.int32, "I64": np.int64,
+              "F16": np.float16, "F32": np.float32, "F64": np.float64, "C64": np.complex64,
+              "BF16": np.int16}  # Compared by their bits.
+
+    def write(self, source, *flags):
+        if not os.path.isabs(source):
+            source = os.path.join(GOOD, source)
+        target = self.path("out.safetensors")
+        if os.path.exists(target):
+            os.unlink(target)
+        return subprocess.run([TOOL, "--safetensors", *flags, source, target], capture_output=True, text=True)
+
+    def read(self):
+        with open(self.path("out.safetensors"), "rb") as file:
+            content = file.read()
+        (length,) = struct.unpack("<Q", content[:8])
+        self.assertEqual(length % 8, 0)
+        header = json.loads(content[8:8 + length])
+        data = content[8 + length:]
+        metadata = header.pop("__metadata__", {})
+        at = 0
+        tensors = {}
+        for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
+            begin, end = entry["data_offsets"]
+            self.assertEqual(begin, at, name)
+            dtype = np.dtype(self.DTYPES[entry["dtype"]])
+            self.assertEqual(begin % dtype.itemsize, 0, "%s is not aligned" % name)
+            tensors[name] = (entry["dtype"], np.frombuffer(data[begin:end], dtype).reshape(entry["shape"]))
+            at = end
+        self.assertEqual(at, len(data))
+        return metadata, {name: tensors[name] for name in header}
+
+    def assert_holds(self, state_dict, name):
+        done = self.write(name)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        metadata, tensors = self.read()
+        for dropped, kept in metadata.items():
+            if dropped != "format":
+                tensors[dropped] = tensors[kept]
+        self.assertEqual(set(tensors), set(state_dict), name)
+        for key, tensor in state_dict.items():
+            code, values = tensors[key]
+            self.assertEqual(list(values.shape), list(tensor.shape), key)
+            self.assertEqual(code == "BF16", tensor.dtype == torch.bfloat16)
+            self.assertEqual(values.tobytes(), self.bits(tensor), "%s: %s" % (name, key))
+        return metadata, list(tensors), done.stdout.splitlines()
+
+    def test_state_dicts(self):
+        for name in ("model_state.pth", "half_state.pth", "bf16_state.pth", "conv_bn_state.pth",
+                     "conv_bn_channels_last.pth", "noncontiguous.pt", "views_shared.pt", "ddp_prefixed.pth",
+                     "many_storages.pt", "special_values.pt"):
+            with self.subTest(name):
+                original = load(name)
+                metadata, names, _ = self.assert_holds(original, name)
+                self.assertEqual(metadata["format"], "pt")
+                if len(metadata) == 1:
+                    self.assertEqual(names, list(original))
+
+    def test_the_weights_of_bundles_and_modules(self):
+        self.assert_holds(load("checkpoint.pth")["model_state_dict"], "checkpoint.pth")
+        self.assert_holds(load("lightning_like.ckpt")["state_dict"], "lightning_like.ckpt")
+        self.assert_holds(load("entire_model.pth").state_dict(), "entire_model.pth")
+
+    def test_tied_weights_are_written_once(self):
+        original = load("tied_weights.pth")
+        metadata, _, _ = self.assert_holds(original, "tied_weights.pth")
+        ties = {dropped: kept for dropped, kept in metadata.items() if dropped != "format"}
+        self.assertTrue(ties)
+        for dropped, kept in ties.items():
+            self.assertLess(list(original).index(kept), list(original).index(dropped))
+            self.assertEqual(original[kept].data_ptr(), original[dropped].data_ptr())
+
+    def test_what_becomes_dense_is_listed(self):
+        original = load("noncontiguous.pt")
+        _, _, report = self.assert_holds(original, "noncontiguous.pt")
+        dense = {line.split("/")[1].split(":")[0] for line in report if line.startswith("converted")}
+        self.assertTrue({key for key, t in original.items() if not t.is_contiguous()} <= dense, report)
+
+    def test_lossless_refuses_what_it_cannot_carry(self):
+        done = self.write("model_state.pth", "--lossless")
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("_metadata", done.stderr)
+        self.assertFalse(os.path.exists(self.path("out.safetensors")))
+
+    def test_a_dtype_without_a_name_is_refused(self):
+        torch.save({"w": torch.zeros(2, dtype=torch.complex128)}, self.path("wide.pt"))
+        done = self.write(self.path("wide.pt"))
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("w has dtype complex128", done.stderr)
+
+
 class PickleTest(Rewriter):
     """What the restricted unpicklers of all versions have in common, which only 1.13 can be run here."""
 
@@ -296,13 +457,16 @@ class ResumeTest(Rewriter):
         optimizer = make_optimizer(model.parameters())
         optimizer.load_state_dict(copy.deepcopy(bundle[optimizer_key]))
         losses = []
-        for _ in range(3):
+        after = []
+        for _ in range(2):
             optimizer.zero_grad()
             loss = F.cross_entropy(model(x), y)
             loss.backward()
             optimizer.step()
             losses.append(loss.item())
-        return losses, model.state_dict(), optimizer.state_dict()
+            after.append(copy.deepcopy((model.state_dict(), optimizer.state_dict())))
+        self.assertNotEqual(self.bits(after[0][0]["fc1.weight"]), self.bits(after[1][0]["fc1.weight"]))
+        return losses, after
 
     def assert_resumes_alike(self, name, make_optimizer, model_key="model", optimizer_key="optimizer"):
         torch.manual_seed(9)
@@ -326,6 +490,28 @@ class ResumeTest(Rewriter):
         for name, make_optimizer in cases:
             with self.subTest(name):
                 self.assert_resumes_alike(name, make_optimizer)
+
+    def test_optimizers_with_every_option_resume_bit_for_bit(self):
+        optim = torch.optim
+        cases = {
+            "adam-amsgrad": lambda p: optim.Adam(p, lr=1e-3, amsgrad=True, weight_decay=0.1),
+            "adamw": lambda p: optim.AdamW(p, lr=1e-3),
+            "sgd-momentum": lambda p: optim.SGD(p, lr=0.1, momentum=0.9, dampening=0.1),
+            "rmsprop": lambda p: optim.RMSprop(p, lr=0.01),
+            "rmsprop-momentum": lambda p: optim.RMSprop(p, lr=0.01, momentum=0.5),
+        }
+        for name, make_optimizer in cases.items():
+            with self.subTest(name):
+                torch.manual_seed(3)
+                model = SimpleNet()
+                optimizer = make_optimizer(model.parameters())
+                for _ in range(3):
+                    optimizer.zero_grad()
+                    model(torch.randn(4, 10)).square().mean().backward()
+                    optimizer.step()
+                source = self.path(name + ".pt")
+                torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict()}, source)
+                self.assert_resumes_alike(source, make_optimizer)
 
     def test_bundles_of_every_protocol_resume_bit_for_bit(self):
         for name in ("checkpoint.pth", "checkpoint_legacy.pth", "checkpoint_proto4.pth"):
