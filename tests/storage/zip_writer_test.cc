@@ -1,4 +1,5 @@
-// The container's zip64 fields, over entries whose data is only counted.
+// The container's zip64 fields, over entries whose data is only counted. What is really written and
+// read back at that size is tested by large_checkpoint_test.
 #include "storage/zip_writer.h"
 
 #include "gmock/gmock.h"
