@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "absl/strings/escaping.h"
+#include "base/status_macros.h"
 #include "storage/strided.h"
 #include "xxhash.h"
 
@@ -68,6 +69,17 @@ WeightsDigest CombineHashes(const WeightPlan& plan, absl::Span<const ElementsHas
     hasher.Add(hashes[i].data(), hashes[i].size());
   }
   return WeightsDigest{hasher.Finish()};
+}
+
+absl::StatusOr<WeightsDigest> DigestBlock(const WeightPlan& plan, absl::Span<const std::byte> block,
+                                          const std::function<absl::Status()>& between_tensors) {
+  std::vector<ElementsHash> hashes;
+  hashes.reserve(plan.tensors.size());
+  for (const WeightTensor& tensor : plan.tensors) {
+    if (between_tensors) RELIGHT_RETURN_IF_ERROR(between_tensors());
+    hashes.push_back(HashElements(tensor, block.data() + tensor.offset_bytes));
+  }
+  return CombineHashes(plan, hashes);
 }
 
 std::string WeightsDigest::ToHex() const {

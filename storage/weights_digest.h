@@ -5,8 +5,11 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <string_view>
 
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "storage/weights.h"
 
@@ -39,6 +42,11 @@ ElementsHash HashElements(const WeightTensor& tensor, const std::byte* first);
 
 // The digest of a plan's tensors out of the hashes of their elements, in the plan's order.
 WeightsDigest CombineHashes(const WeightPlan& plan, absl::Span<const ElementsHash> hashes);
+
+// The digest of a plan whose block has been filled. `between_tensors` (may be empty) ends the work
+// with a status other than OK.
+absl::StatusOr<WeightsDigest> DigestBlock(const WeightPlan& plan, absl::Span<const std::byte> block,
+                                          const std::function<absl::Status()>& between_tensors);
 
 }  // namespace relight::storage
 

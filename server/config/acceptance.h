@@ -8,7 +8,8 @@
 //   LoadWeights or ExamineWeights (storage/weights.h)
 //   CheckValues     finite where they must be
 //
-// Binding and the warm-up, which need the graph itself, come after.
+// Binding and the warm-up, which need the graph itself, come after. A snapshot's weights are
+// compared with those in memory (storage/weight_comparison.h) instead of planned and checked again.
 #ifndef RELIGHT_SERVER_CONFIG_ACCEPTANCE_H_
 #define RELIGHT_SERVER_CONFIG_ACCEPTANCE_H_
 

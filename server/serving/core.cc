@@ -75,7 +75,6 @@ absl::StatusOr<std::unique_ptr<Core>> Core::Start(const CoreOptions& options,
 Core::Core(const CoreOptions& options, model::GraphFactory& factory, const Clock& clock,
            PinStore pins, Threads threads)
     : options_(options),
-      factory_(factory),
       clock_(clock),
       watcher_(storage::MakeFolderWatcher()),
       surroundings_{factory,
@@ -446,9 +445,8 @@ absl::StatusOr<SnapshotResult> Core::Snapshot(const SnapshotRequest& request,
   }
   RELIGHT_ASSIGN_OR_RETURN(const ModelManager::SnapshotSource source,
                            entry.manager->FindForSnapshot(request.version));
-  RELIGHT_ASSIGN_OR_RETURN(
-      SnapshotResult result,
-      WriteSnapshot(request, source, options_.snapshot_dir, factory_, progress));
+  RELIGHT_ASSIGN_OR_RETURN(SnapshotResult result,
+                           WriteSnapshot(request, source, options_.snapshot_dir, progress));
   entry.manager->journal().Add({.time = clock_.Now(),
                                 .event = HistoryEvent::kSnapshot,
                                 .version = result.version,

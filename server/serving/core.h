@@ -96,7 +96,6 @@ class Core final : public ServerCore {
   void HandOutCommands();
 
   const CoreOptions options_;
-  model::GraphFactory& factory_;
   const Clock& clock_;
   const std::unique_ptr<storage::FolderWatcher> watcher_;
   Surroundings surroundings_;

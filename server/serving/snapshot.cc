@@ -2,12 +2,9 @@
 
 #include <fcntl.h>
 
-#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
-#include <map>
-#include <memory>
 #include <utility>
 #include <vector>
 
@@ -18,97 +15,36 @@
 #include "base/unique_fd.h"
 #include "server/config/acceptance.h"
 #include "server/serving/aftercare.h"
+#include "server/serving/record_storages.h"
+#include "storage/error.h"
 #include "storage/sha256.h"
 #include "storage/snapshot_tree.h"
+#include "storage/weight_comparison.h"
+#include "storage/weights_digest.h"
 #include "storage/writer.h"
 
 namespace relight::serving {
 namespace {
 
-constexpr std::size_t kChunkBytes = std::size_t{4} << 20;
 constexpr absl::Duration kProgressEvery = absl::Milliseconds(200);
-
-// The storages of a version: those of the weights from its block, the others from where they were
-// set aside.
-class RecordStorages final : public storage::StorageSource {
- public:
-  RecordStorages(const VersionRecord& record, Aftermath aftermath)
-      : record_(record), aftermath_(std::move(aftermath)) {
-    for (const storage::WeightPiece& piece : record_.plan.pieces) {
-      if (piece.verbatim) in_block_[piece.storage] = &piece;
-    }
-  }
-
-  absl::Status Stream(std::uint32_t index, const storage::ByteSink& sink) const override {
-    if (const auto found = in_block_.find(index); found != in_block_.end()) {
-      return StreamBlock(*found->second, sink);
-    }
-    if (aftermath_.spool != nullptr && aftermath_.spool->Has(index)) {
-      return aftermath_.spool->Stream(index, sink);
-    }
-    if (aftermath_.source != nullptr) return StreamSource(index, sink);
-    return absl::FailedPreconditionError(
-        absl::StrCat("storage ", record_.storages[index].key, " of ", Escape(record_.file),
-                     " was not set aside: ", aftermath_.training_state_reason));
-  }
-  std::uint64_t SizeBytes(std::uint32_t index) const override {
-    return record_.storages[index].size_bytes;
-  }
-  DType ElementType(std::uint32_t index) const override { return record_.storages[index].dtype; }
-  bool IsUntyped(std::uint32_t index) const override { return record_.storages[index].untyped; }
-
- private:
-  absl::Status StreamBlock(const storage::WeightPiece& piece, const storage::ByteSink& sink) const {
-    absl::Span<const std::byte> left =
-        record_.lease->bytes().subspan(piece.offset_bytes, piece.size_bytes);
-    while (!left.empty()) {
-      const std::size_t size = std::min(left.size(), kChunkBytes);
-      RELIGHT_RETURN_IF_ERROR(sink(left.first(size)));
-      left.remove_prefix(size);
-    }
-    return absl::OkStatus();
-  }
-
-  absl::Status StreamSource(std::uint32_t index, const storage::ByteSink& sink) const {
-    RELIGHT_RETURN_IF_ERROR(Unchanged());
-    std::vector<std::byte> buffer(kChunkBytes);
-    RELIGHT_RETURN_IF_ERROR(aftermath_.source->StreamStorage(
-        index, absl::MakeSpan(buffer),
-        [&](std::uint64_t, absl::Span<const std::byte> bytes) { return sink(bytes); }));
-    return Unchanged();
-  }
-
-  absl::Status Unchanged() const {
-    if (aftermath_.source->CheckContentUnchanged().ok()) return absl::OkStatus();
-    return absl::FailedPreconditionError(absl::StrCat(
-        "the training state is gone: ", Escape(record_.file),
-        " was written over since it was loaded (training_state: OPEN_FILE); ask for weights_only"));
-  }
-
-  const VersionRecord& record_;
-  const Aftermath aftermath_;
-  std::map<std::uint32_t, const storage::WeightPiece*> in_block_;
-};
 
 // One snapshot in the making.
 class SnapshotWriter {
  public:
   SnapshotWriter(const SnapshotRequest& request, const ModelManager::SnapshotSource& source,
-                 const std::string& folder, model::GraphFactory& factory,
-                 const ServerCore::SnapshotProgress& progress)
+                 const std::string& folder, const ServerCore::SnapshotProgress& progress)
       : request_(request),
         source_(source),
         record_(*source.record),
         generation_(record_.generation),
         folder_(folder),
-        factory_(factory),
         progress_(progress) {}
 
   absl::StatusOr<SnapshotResult> Run() {
     RELIGHT_RETURN_IF_ERROR(AwaitTrainingState());
     RELIGHT_ASSIGN_OR_RETURN(
         const storage::SnapshotTree tree,
-        storage::MakeSnapshotTree(*record_.tree, record_.state_dict, request_.weights_only));
+        storage::MakeSnapshotTree(*record_.tree, record_.state_dict, !is_bundle()));
     const RecordStorages storages(record_, record_.aftermath());
     RELIGHT_ASSIGN_OR_RETURN(total_bytes_,
                              storage::PredictCheckpointBytes(tree.tree, tree.root, storages));
@@ -127,6 +63,7 @@ class SnapshotWriter {
                                                       {.lossless = request_.lossless}, sink));
     RELIGHT_RETURN_IF_ERROR(file.Sync());
     RELIGHT_RETURN_IF_ERROR(Verify(file.temporary_path()));
+    RELIGHT_RETURN_IF_ERROR(VerifyBlock());
     RELIGHT_RETURN_IF_ERROR(file.Commit());
 
     SnapshotResult result;
@@ -136,12 +73,14 @@ class SnapshotWriter {
     result.version = record_.version;
     result.generation = generation_;
     result.weights_digest = record_.digest.ToHex();
-    result.training_state = !request_.weights_only && HoldsMoreThanWeights(record_);
+    result.training_state = is_bundle();
     result.left_out = std::move(report.left_out);
     return result;
   }
 
  private:
+  bool is_bundle() const { return !request_.weights_only && HoldsMoreThanWeights(record_); }
+
   absl::Status Report() const {
     if (!progress_ || progress_(written_bytes_, total_bytes_)) return absl::OkStatus();
     return absl::CancelledError("the snapshot was cancelled; nothing was left behind");
@@ -149,16 +88,14 @@ class SnapshotWriter {
 
   // It is set aside after the swap, which may be just now.
   absl::Status AwaitTrainingState() const {
-    if (request_.weights_only && WeightsNeedNothingElse(record_)) return absl::OkStatus();
+    if (!is_bundle() && WeightsNeedNothingElse(record_)) return absl::OkStatus();
     ++record_.awaited;
     absl::Status waiting;
     while (waiting.ok() && !record_.AwaitAftermath(kProgressEvery)) waiting = Report();
     --record_.awaited;
     RELIGHT_RETURN_IF_ERROR(waiting);
     const Aftermath aftermath = record_.aftermath();
-    if (request_.weights_only || aftermath.training_state || !HoldsMoreThanWeights(record_)) {
-      return absl::OkStatus();
-    }
+    if (!is_bundle() || aftermath.training_state) return absl::OkStatus();
     return absl::FailedPreconditionError(
         absl::StrCat("version ", record_.version, " has no training state to write: ",
                      aftermath.training_state_reason, "; ask for weights_only"));
@@ -191,30 +128,38 @@ class SnapshotWriter {
     return file;
   }
 
-  // Reads back what was written: every checksum, and that the weights are those that are served.
   absl::Status Verify(const std::string& path) const {
+    const absl::Status read_back = ReadBack(path);
+    const bool says_nothing_of_the_file =
+        read_back.ok() || absl::IsCancelled(read_back) || storage::IsTransient(read_back);
+    if (says_nothing_of_the_file) return read_back;
+    return absl::DataLossError(absl::StrCat(
+        "reading the snapshot back: ", std::string(read_back.message()), "; check the disk"));
+  }
+
+  // Every checksum, and that the weights are those in the version's block.
+  absl::Status ReadBack(const std::string& path) const {
     RELIGHT_ASSIGN_OR_RETURN(const storage::Checkpoint written, storage::Checkpoint::Open(path));
-    std::vector<std::byte> buffer(kChunkBytes);
-    const auto ignore = [](std::uint64_t, absl::Span<const std::byte>) { return absl::OkStatus(); };
-    for (std::size_t i = 0; i < written.storages().size(); ++i) {
-      RELIGHT_RETURN_IF_ERROR(written.StreamStorage(i, absl::MakeSpan(buffer), ignore));
-      RELIGHT_RETURN_IF_ERROR(Report());
-    }
+    // What was flushed need not stay cached, so that this asks the disk. A request, not a demand.
+    ::posix_fadvise(written.fd(), 0, 0, POSIX_FADV_DONTNEED);
     config::Checkpoints where = source_.config.checkpoints;
-    if (request_.weights_only) where.state_dict_key.clear();
+    if (!is_bundle()) where.state_dict_key.clear();
     RELIGHT_ASSIGN_OR_RETURN(const storage::StateDict state_dict,
                              config::FindWeights(written, where, source_.parameters));
-    RELIGHT_ASSIGN_OR_RETURN(const storage::WeightPlan plan,
-                             config::PlanFor(written, state_dict, source_.parameters));
+    return storage::CompareWithBlock(written, state_dict, record_.plan, record_.lease->bytes(),
+                                     [this] { return Report(); });
+  }
+
+  // That the weights in the block are still what was loaded.
+  absl::Status VerifyBlock() const {
     RELIGHT_ASSIGN_OR_RETURN(
-        const std::shared_ptr<std::byte> block,
-        factory_.AllocateHost("cpu", std::max<std::size_t>(plan.total_bytes, 1)));
-    RELIGHT_ASSIGN_OR_RETURN(const storage::LoadedWeights weights,
-                             storage::LoadWeights(written, plan, {block.get(), plan.total_bytes}));
-    if (weights.digest == record_.digest) return absl::OkStatus();
-    return absl::DataLossError(absl::StrCat("the snapshot reads back with weights ",
-                                            weights.digest.ToHex(), ", not ",
-                                            record_.digest.ToHex(), " as served; check the disk"));
+        const storage::WeightsDigest digest,
+        storage::DigestBlock(record_.plan, record_.lease->bytes(), [this] { return Report(); }));
+    if (digest == record_.digest) return absl::OkStatus();
+    return absl::DataLossError(
+        absl::StrCat("the weights in memory are no longer those that were loaded: their digest is ",
+                     digest.ToHex(), ", not ", record_.digest.ToHex(),
+                     "; reload the model and check the memory"));
   }
 
   const SnapshotRequest& request_;
@@ -222,7 +167,6 @@ class SnapshotWriter {
   const VersionRecord& record_;
   const std::uint64_t generation_;  // When the snapshot was asked for.
   const std::string& folder_;
-  model::GraphFactory& factory_;
   const ServerCore::SnapshotProgress& progress_;
   std::uint64_t written_bytes_ = 0;
   std::uint64_t total_bytes_ = 0;
@@ -233,10 +177,9 @@ class SnapshotWriter {
 absl::StatusOr<SnapshotResult> WriteSnapshot(const SnapshotRequest& request,
                                              const ModelManager::SnapshotSource& source,
                                              const std::string& snapshot_dir,
-                                             model::GraphFactory& factory,
                                              const ServerCore::SnapshotProgress& progress) {
   return WithinFence("the snapshot", [&] {
-    return SnapshotWriter(request, source, snapshot_dir, factory, progress).Run();
+    return SnapshotWriter(request, source, snapshot_dir, progress).Run();
   });
 }
 

@@ -5,20 +5,21 @@
 #include <string>
 
 #include "absl/status/statusor.h"
-#include "server/model/graph_factory.h"
 #include "server/serving/model_manager.h"
 #include "server/serving/server_core.h"
 
 namespace relight::serving {
 
 // Runs on the calling thread, which may wait: writes to a temporary file below `snapshot_dir`,
-// reads it back and compares, and moves it into place. INVALID_ARGUMENT for a path that leaves the
-// folder, ALREADY_EXISTS, FAILED_PRECONDITION where the training state is gone (weights_only still
-// works), RESOURCE_EXHAUSTED where the disk is full, CANCELLED by `progress`.
+// reads it back and compares it with the weights in memory, and moves it into place. What it takes
+// in memory does not grow with the model.
+//
+// INVALID_ARGUMENT for a path that leaves the folder, ALREADY_EXISTS, FAILED_PRECONDITION where the training state is gone (weights_only still works),
+// RESOURCE_EXHAUSTED where the disk is full, DATA_LOSS where the file reads back otherwise,
+// CANCELLED by `progress`.
 absl::StatusOr<SnapshotResult> WriteSnapshot(const SnapshotRequest& request,
                                              const ModelManager::SnapshotSource& source,
                                              const std::string& snapshot_dir,
-                                             model::GraphFactory& factory,
                                              const ServerCore::SnapshotProgress& progress);
 
 }  // namespace relight::serving

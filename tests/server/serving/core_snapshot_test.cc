@@ -2,9 +2,15 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cstring>
 #include <filesystem>
+#include <fstream>
+#include <functional>
+#include <iterator>
 #include <new>
+#include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "storage/checkpoint.h"
 #include "storage/state_dict.h"
 #include "tests/server/serving/core_harness.h"
@@ -12,8 +18,10 @@
 namespace relight::serving {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::Contains;
 using ::testing::ElementsAre;
+using ::testing::EndsWith;
 using ::testing::HasSubstr;
 
 class CoreSnapshotTest : public CoreTest {
@@ -49,6 +57,50 @@ class CoreSnapshotTest : public CoreTest {
     return values;
   }
 
+  // Takes a snapshot whose file is damaged on the disk once it is written and before it is read
+  // back.
+  absl::StatusOr<SnapshotResult> TakeDamaged(SnapshotRequest request,
+                                             const std::function<void(std::string&)>& damage) {
+    bool damaged = false;
+    absl::StatusOr<SnapshotResult> result =
+        Take(std::move(request), [&](std::uint64_t written, std::uint64_t of) {
+          if (written == of && !std::exchange(damaged, true)) DamageTemporaryFile(damage);
+          return true;
+        });
+    EXPECT_TRUE(damaged);
+    return result;
+  }
+
+  void DamageTemporaryFile(const std::function<void(std::string&)>& damage) {
+    int found = 0;
+    for (const std::string& path : FilesInSnapshots()) {
+      if (!path.ends_with(".tmp")) continue;
+      ++found;
+      std::ifstream in(path, std::ios::binary);
+      std::string bytes(std::istreambuf_iterator<char>(in), {});
+      const std::string whole = bytes;
+      damage(bytes);
+      EXPECT_NE(bytes, whole);
+      std::ofstream(path, std::ios::binary | std::ios::trunc) << bytes;
+    }
+    EXPECT_EQ(found, 1);
+  }
+
+  // Flips a bit of the first place that holds `wanted`.
+  static std::function<void(std::string&)> FlipAt(const std::string& wanted) {
+    return [wanted](std::string& bytes) {
+      const std::size_t at = bytes.find(wanted);
+      ASSERT_NE(at, std::string::npos);
+      bytes[at] = static_cast<char>(bytes[at] ^ 1);
+    };
+  }
+
+  static std::string BytesOf(float value) {
+    std::string bytes(sizeof value, '\0');
+    std::memcpy(bytes.data(), &value, sizeof value);
+    return bytes;
+  }
+
   const std::vector<std::string> kWeight = {"model_state_dict", "w"};
   const std::vector<std::string> kMomentum = {"optimizer_state_dict", "momentum"};
 };
@@ -69,6 +121,27 @@ TEST_F(CoreSnapshotTest, HoldsWeightsAndTrainingState) {
   EXPECT_EQ(Read(result->path, kWeight), std::vector<float>({10}));
   EXPECT_EQ(Read(result->path, kMomentum), std::vector<float>({1, 2, 3}));
   EXPECT_THAT(Events(), Contains(HistoryEvent::kSnapshot));
+}
+
+TEST_F(CoreSnapshotTest, ASnapshotOfASnapshotIsTheSameFile) {
+  ServeBundle();
+  for (const std::string name : {"a.pt", "b.pt"}) {
+    SCOPED_TRACE(name);
+    ASSERT_TRUE(Take({.path = name, .weights_only = name == "b.pt"}).ok());
+    // Models of their own: the same weights are no swap.
+    const std::string model = "again-" + name;
+    AddModel(model, kConfig);
+    ReplaceFile("models/" + model + "/checkpoints/" + name, root_.Read("snapshots/" + name));
+    Look(absl::Seconds(5));
+    Look(absl::Seconds(5));
+    SnapshotRequest request;
+    request.model = model;
+    request.path = model;
+    const auto result = core_->Snapshot(request, {});
+    ASSERT_TRUE(result.ok()) << result.status();
+    EXPECT_EQ(result->weights_digest, StatusOf().loaded[0].weights_digest);
+    EXPECT_TRUE(root_.Read("snapshots/" + request.path) == root_.Read("snapshots/" + name));
+  }
 }
 
 TEST_F(CoreSnapshotTest, SourceMayBeDeletedOrOverwrittenInPlace) {
@@ -208,6 +281,56 @@ TEST_F(CoreSnapshotTest, ProgressEndsAtTheTotal) {
   ASSERT_TRUE(result.ok());
   EXPECT_EQ(last, of);
   EXPECT_EQ(last, result->size_bytes);
+}
+
+TEST_F(CoreSnapshotTest, WhatReadsBackOtherwiseNeverAppears) {
+  ServeBundle(10, {1, 2, 77});
+  ASSERT_TRUE(Take({.path = "kept.pt"}).ok());
+  const std::string kept = root_.Read("snapshots/kept.pt");
+  const LoadedVersion before = StatusOf().loaded[0];
+  const std::vector<HistoryEvent> events = Events();
+
+  const auto lose_half = [](std::string& bytes) { bytes.resize(bytes.size() / 2); };
+  const auto lose_all = [](std::string& bytes) { bytes.clear(); };
+  const struct {
+    const char* path;
+    std::function<void(std::string&)> damage;
+    const char* says;
+  } cases[] = {{"a.pt", FlipAt(BytesOf(10)), "CRC_MISMATCH"},
+               {"a.pt", FlipAt(BytesOf(77)), "CRC_MISMATCH"},
+               {"a.pt", FlipAt("model_state_dict"), "CRC_MISMATCH"},
+               {"a.pt", lose_half, "ZIP_CORRUPT"},
+               {"a.pt", lose_all, "EMPTY_FILE"},
+               {"kept.pt", FlipAt(BytesOf(10)), "CRC_MISMATCH"}};
+  for (const auto& [path, damage, says] : cases) {
+    SCOPED_TRACE(absl::StrCat(path, ": ", says));
+    const absl::Status status = TakeDamaged({.path = path, .overwrite = true}, damage).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss) << status;
+    EXPECT_THAT(std::string(status.message()), AllOf(HasSubstr(says), EndsWith("check the disk")));
+    EXPECT_THAT(FilesInSnapshots(), ElementsAre(root_.Path("snapshots/kept.pt")));
+    EXPECT_EQ(root_.Read("snapshots/kept.pt"), kept);
+  }
+
+  const LoadedVersion after = StatusOf().loaded[0];
+  EXPECT_EQ(after.generation, before.generation);
+  EXPECT_EQ(after.weights_digest, before.weights_digest);
+  EXPECT_EQ(Served(), 1);
+  EXPECT_EQ(Ask(), 10);
+  EXPECT_EQ(Events(), events) << "a snapshot that failed is none";
+  ASSERT_TRUE(Take({.path = "a.pt"}).ok());
+  EXPECT_EQ(root_.Read("snapshots/a.pt"), kept);
+}
+
+TEST_F(CoreSnapshotTest, WeightsThatChangedInMemoryAreNotPassedOffAsTheServedOnes) {
+  ServeBundle();
+  auto* const weight = const_cast<std::byte*>(world_->weight_data());
+  *weight ^= std::byte{1};
+  const absl::Status status = Take().status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("in memory"));
+  EXPECT_TRUE(FilesInSnapshots().empty());
+  *weight ^= std::byte{1};
+  EXPECT_TRUE(Take().ok());
 }
 
 // A snapshot holds the version that it is taken of, so that its block is not read into meanwhile.

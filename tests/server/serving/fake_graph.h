@@ -1,7 +1,8 @@
 // A graph without LibTorch that a test can hold still, make fail and watch.
 //
-// It has one weight, "w" (one float32), and answers y = x * w element by element: x is [-1, 2] or
-// as the test says. Small integers stay exact, so an answer tells which weights gave it.
+// It has one weight, "w" (one float32, or more of which the first counts), and answers y = x * w
+// element by element: x is [-1, 2] or as the test says. Small integers stay exact, so an answer
+// tells which weights gave it.
 #ifndef RELIGHT_TESTS_SERVER_SERVING_FAKE_GRAPH_H_
 #define RELIGHT_TESTS_SERVER_SERVING_FAKE_GRAPH_H_
 
@@ -38,6 +39,8 @@ class FakeGraphWorld {
   std::function<absl::Status(float)> on_bind;
   // Changes what Forward returns, to return what a broken graph would.
   std::function<void(std::vector<model::HostTensor>&)> on_outputs;
+  // How many elements "w" has.
+  std::int64_t weight_elements = 1;
 
   std::uint64_t forwards() const { return forwards_.load(); }
   std::uint64_t live_models() const { return live_models_.load(); }
@@ -52,6 +55,8 @@ class FakeGraphWorld {
     MutexLock lock(mutex_);
     return input_data_;
   }
+  // Where the weight of the last Bind lies, in its version's block.
+  const std::byte* weight_data() const { return weight_data_.load(); }
   // Threads on which models were destroyed.
   std::vector<std::thread::id> destroyed_on() const {
     MutexLock lock(mutex_);
@@ -64,6 +69,7 @@ class FakeGraphWorld {
     batch_rows_.push_back(input.shape.empty() ? 1 : input.shape.front());
     input_data_.push_back(input.data.get());
   }
+  void WeightBound(const void* data) { weight_data_ = static_cast<const std::byte*>(data); }
   void ModelCreated() { ++live_models_; }
   void ModelDestroyed() {
     --live_models_;
@@ -74,6 +80,7 @@ class FakeGraphWorld {
  private:
   std::atomic<std::uint64_t> forwards_{0};
   std::atomic<std::uint64_t> live_models_{0};
+  std::atomic<const std::byte*> weight_data_{nullptr};
   mutable Mutex mutex_;
   std::vector<std::int64_t> batch_rows_ ABSL_GUARDED_BY(mutex_);
   std::vector<const std::byte*> input_data_ ABSL_GUARDED_BY(mutex_);
@@ -183,6 +190,7 @@ class FakeGraph final : public model::Graph {
     }
     float weight = 0;
     std::memcpy(&weight, request.weights.front().data, sizeof(weight));
+    world_->WeightBound(request.weights.front().data);
     if (world_->on_bind) {
       const absl::Status status = world_->on_bind(weight);
       if (!status.ok()) return status;
@@ -195,7 +203,8 @@ class FakeGraph final : public model::Graph {
   const std::shared_ptr<FakeGraphWorld> world_;
   const std::vector<TensorSpec> inputs_;
   const std::vector<TensorSpec> outputs_;
-  const std::vector<ParameterSpec> parameters_ = {{"w", {1}, DType::kFloat32}};
+  const std::vector<ParameterSpec> parameters_ = {
+      {"w", {world_->weight_elements}, DType::kFloat32}};
   const std::string device_ = "cpu";
 };
 
@@ -204,6 +213,8 @@ class FakeGraphFactory final : public model::GraphFactory {
  public:
   explicit FakeGraphFactory(std::shared_ptr<FakeGraphWorld> world) : world_(std::move(world)) {}
 
+  // Bytes of all host memory that was asked for so far.
+  std::uint64_t allocated_bytes() const { return allocated_bytes_.load(); }
   // Called by each Create; an error is returned from it. Set before use.
   std::function<absl::Status(const config::ModelConfig&)> on_create;
 
@@ -226,11 +237,13 @@ class FakeGraphFactory final : public model::GraphFactory {
       return absl::ResourceExhaustedError(absl::StrCat("no memory for ", size_bytes, " bytes"));
     }
     std::memset(bytes, 0, rounded);
+    allocated_bytes_ += rounded;
     return std::shared_ptr<std::byte>(bytes, [](std::byte* memory) { std::free(memory); });
   }
 
  private:
   const std::shared_ptr<FakeGraphWorld> world_;
+  std::atomic<std::uint64_t> allocated_bytes_{0};
 };
 
 }  // namespace relight::serving
