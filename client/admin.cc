@@ -133,6 +133,7 @@ absl::StatusOr<SnapshotResult> AdminClient::Snapshot(
   request.set_overwrite(snapshot.overwrite);
   request.set_weights_only(snapshot.weights_only);
   request.set_lossless(snapshot.lossless);
+  request.set_format(static_cast<v1::SnapshotFormat>(snapshot.format));
   CallContext context(impl_->options, options);
   const auto reader = impl_->stub->Snapshot(context.get(), request);
   v1::SnapshotProgress message;

@@ -10,6 +10,7 @@ constexpr std::array<std::string_view, 5> kModelStates = {"unknown", "waiting", 
 constexpr std::array<std::string_view, 10> kVersionStates = {
     "unknown", "found",   "waiting", "loading",  "serving",
     "loaded",  "retired", "refused", "retrying", "passed over"};
+constexpr std::array<std::string_view, 4> kFormats = {"", "bundle", "state-dict", "safetensors"};
 constexpr std::array<std::string_view, 13> kEvents = {
     "unknown",  "served",      "refused",  "retrying", "unchanged",      "retired",       "pinned",
     "unpinned", "rolled back", "unloaded", "snapshot", "config changed", "config refused"};
@@ -17,7 +18,7 @@ constexpr std::array<std::string_view, 13> kEvents = {
 // The messages' enums and ours have the same values; a newer server may know more.
 template <typename Enum, std::size_t kCount>
 Enum FromNumber(int number, const std::array<std::string_view, kCount>&) {
-  if (number < 0 || number >= static_cast<int>(kCount)) return Enum::kUnspecified;
+  if (number < 0 || number >= static_cast<int>(kCount)) return static_cast<Enum>(0);
   return static_cast<Enum>(number);
 }
 
@@ -58,6 +59,7 @@ std::string_view Name(VersionState state) {
   return kVersionStates[static_cast<std::size_t>(state)];
 }
 std::string_view Name(HistoryEvent event) { return kEvents[static_cast<std::size_t>(event)]; }
+std::string_view Name(SnapshotFormat format) { return kFormats[static_cast<std::size_t>(format)]; }
 
 ModelStatus FromMessage(const v1::ModelStatus& message) {
   ModelStatus status;
@@ -114,6 +116,8 @@ SnapshotResult FromMessage(const v1::SnapshotResult& message) {
   result.weights_digest = message.weights_digest();
   result.training_state = message.training_state();
   result.left_out.assign(message.left_out().begin(), message.left_out().end());
+  result.converted.assign(message.converted().begin(), message.converted().end());
+  result.format = FromNumber<SnapshotFormat>(message.format(), kFormats);
   return result;
 }
 

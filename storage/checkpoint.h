@@ -81,12 +81,16 @@ struct StorageInfo {
 
 struct Summary {
   Format format = Format::kZip;
-  std::string torch_version_guess;  // ">= 2.7", "1.6 to 2.0", ...
-  bool crc_absent = false;          // Some record in use carries no CRC-32.
+  std::optional<Format> shard_format;  // Of an index's first shard.
+  std::string torch_version_guess;     // ">= 2.7", "1.6 to 2.0", ...
+  bool crc_absent = false;             // Some record in use carries no CRC-32.
   bool big_endian = false;
   std::vector<std::string> locations;       // Distinct, in order of appearance.
   std::vector<std::string> opaque_classes;  // Distinct classes that were read as inert data.
   std::vector<std::string> notes;           // Whatever else an operator may want to know.
+
+  // Of the file that holds the tensors.
+  Format tensors_format() const { return shard_format.value_or(format); }
 };
 
 class InputFile;

@@ -248,6 +248,7 @@ class IndexReader {
 
   void MergeSummary(const Summary& shard) {
     Summary& summary = result_.contents.summary;
+    if (!summary.shard_format.has_value()) summary.shard_format = shard.format;
     summary.crc_absent = summary.crc_absent || shard.crc_absent;
     summary.big_endian = summary.big_endian || shard.big_endian;
     if (summary.torch_version_guess.empty()) {

@@ -10,6 +10,8 @@
 #include "absl/strings/str_cat.h"
 #include "base/escape.h"
 #include "base/status_macros.h"
+#include "storage/write_plan.h"
+#include "storage/write_report.h"
 
 namespace relight::storage {
 namespace {
@@ -64,21 +66,71 @@ bool MixesOthersIn(const StateDict& state_dict) {
                      [](const std::string& key) { return !IsModuleState(key); });
 }
 
-// A copy of the state dict without what is neither a tensor nor a module's.
+// The entries of a state dict that are neither tensors nor a module's.
+class OtherEntries {
+ public:
+  OtherEntries(const Tree& tree, const StateDict& state_dict) : tree_(tree) {
+    for (const StateDictEntry& entry : state_dict.entries) tensors_.insert(entry.node);
+  }
+  bool Contains(NodeId key, NodeId value) const {
+    const bool named = tree_.Is(key, NodeKind::kString);
+    return !named || (!tensors_.contains(value) && !IsModuleState(tree_.text(key)));
+  }
+
+ private:
+  const Tree& tree_;
+  std::set<NodeId> tensors_;
+};
+
 NodeId CopyWithoutOthers(Tree& tree, const StateDict& state_dict) {
-  std::set<NodeId> tensors;
-  for (const StateDictEntry& entry : state_dict.entries) tensors.insert(entry.node);
+  const OtherEntries others(tree, state_dict);
   const NodeId container = state_dict.container;
   const NodeId copy = tree.Add(tree.kind(container));
   const std::vector<std::pair<NodeId, NodeId>> pairs = tree.pairs(container);
   for (const auto& [key, value] : pairs) {
-    const bool named = tree.Is(key, NodeKind::kString);
-    if (named && (tensors.contains(value) || IsModuleState(tree.text(key)))) {
-      tree.SetItem(copy, key, value);
-    }
+    if (!others.Contains(key, value)) tree.SetItem(copy, key, value);
   }
   if (tree.attributes(container) != kNoNode) tree.SetAttributes(copy, tree.attributes(container));
   return copy;
+}
+
+std::string ShownKey(const Tree& tree, NodeId key) {
+  if (tree.Is(key, NodeKind::kString)) return Escape(tree.text(key));
+  return absl::StrCat("<", std::string(Name(tree.kind(key))), ">");
+}
+
+// What a container holds, with the names that paths show.
+std::vector<std::pair<std::string, NodeId>> NamedChildren(const Tree& tree, NodeId container) {
+  std::vector<std::pair<std::string, NodeId>> children;
+  if (tree.IsDict(container)) {
+    for (const auto& [key, value] : tree.pairs(container)) {
+      children.emplace_back(ShownKey(tree, key), value);
+    }
+    return children;
+  }
+  for (const NodeId item : tree.items(container)) {
+    children.emplace_back(absl::StrCat(children.size()), item);
+  }
+  return children;
+}
+
+// Lists what lies beside the way from the root to `target`; the way's own path.
+std::string ListBesideTheWay(const Tree& tree, NodeId target, ReportLines& lines) {
+  std::string path;
+  const std::vector<NodeId> around = ContainersAround(tree, target);
+  for (std::size_t i = around.size(); i-- > 0;) {
+    const NodeId next = i == 0 ? target : around[i - 1];
+    std::string step;
+    for (const auto& [name, child] : NamedChildren(tree, around[i])) {
+      if (child != next) {
+        lines.Add(absl::StrCat(path, "/", name, ": ", ClassOf(tree, child)));
+      } else if (step.empty()) {  // By a second name it is there as well, and carried.
+        step = absl::StrCat("/", name);
+      }
+    }
+    path += step;
+  }
+  return path;
 }
 
 }  // namespace
@@ -106,6 +158,23 @@ NodeId AddStateDict(Tree& tree, const std::vector<StateDictEntry>& entries) {
     tree.SetItem(dict, tree.AddText(NodeKind::kString, entry.original_key), value);
   }
   return dict;
+}
+
+std::vector<std::string> BesideStateDict(const Tree& source, const StateDict& state_dict) {
+  ReportLines lines;
+  const NodeId container = state_dict.container;
+  const std::string path = ListBesideTheWay(source, container, lines);
+  if (path.empty() && container != source.root()) {
+    lines.Add(absl::StrCat("/: ", ClassOf(source, source.root())));
+  }
+  if (!state_dict.from_module) {
+    const OtherEntries others(source, state_dict);
+    for (const auto& [key, value] : source.pairs(container)) {
+      if (!others.Contains(key, value)) continue;
+      lines.Add(absl::StrCat(path, "/", ShownKey(source, key), ": ", ClassOf(source, value)));
+    }
+  }
+  return std::move(lines).Take();
 }
 
 absl::StatusOr<SnapshotTree> MakeSnapshotTree(const Tree& source, const StateDict& state_dict,

@@ -2,6 +2,7 @@
 #ifndef RELIGHT_STORAGE_SNAPSHOT_TREE_H_
 #define RELIGHT_STORAGE_SNAPSHOT_TREE_H_
 
+#include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -28,6 +29,9 @@ absl::StatusOr<SnapshotTree> MakeSnapshotTree(const Tree& source, const StateDic
 
 // Whether the checkpoint holds anything that a snapshot of the weights alone leaves out.
 bool HoldsMoreThanWeights(const Tree& source, const StateDict& state_dict);
+
+// "/path: class" of each such thing. An object around a module is one of them.
+std::vector<std::string> BesideStateDict(const Tree& source, const StateDict& state_dict);
 
 // Appends an OrderedDict of `entries` under their original keys to `tree`: detached copies of their
 // tensors, over the same storages.

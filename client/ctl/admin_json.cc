@@ -95,7 +95,9 @@ Json ToJson(const client::SnapshotResult& result) {
           {"generation", result.generation},
           {"weights_digest", result.weights_digest},
           {"training_state", result.training_state},
-          {"left_out", result.left_out}};
+          {"format", std::string(Name(result.format))},
+          {"left_out", result.left_out},
+          {"converted", result.converted}};
 }
 
 }  // namespace relight::ctl

@@ -2,6 +2,7 @@
 #include <nlohmann/json.hpp>
 
 #include "absl/strings/str_cat.h"
+#include "base/escape.h"
 #include "base/status_macros.h"
 #include "client/ctl/admin_json.h"
 #include "client/ctl/command.h"
@@ -11,6 +12,7 @@
 namespace relight::ctl {
 namespace {
 
+using client::SnapshotFormat;
 using client::SnapshotOptions;
 using client::SnapshotResult;
 
@@ -20,14 +22,32 @@ weights, and the optimizer and whatever else came with them. PATH lies below the
 folder (--snapshot-dir); without one the server names the file. An existing file is refused unless
 --overwrite is given.
 
-Prints the path, size and SHA-256 of the file, and what of the checkpoint could not be carried. The
-first line is the path alone.
+--format says what kind of file it is:
+  bundle       as torch.save writes it: the weights and all that came with them
+  state-dict   as torch.save writes it: the weights alone
+  safetensors  the weights alone, in that format
+Without it the suffix of PATH says so (.safetensors; .pt, .pth, .ckpt, .bin), else it is what the
+checkpoint was.
+
+Prints the path, size and SHA-256 of the file, and what of the checkpoint could not be carried, or
+was written as something else. The first line is the path alone.
 
 examples:
   relightctl snapshot simplenet
   relightctl snapshot simplenet kept/best.pt --overwrite --weights-only
+  relightctl snapshot simplenet kept/best.safetensors
   relightctl snapshot simplenet --json | jq -r .path
 )";
+
+absl::StatusOr<SnapshotFormat> ParseFormat(const std::string& text) {
+  constexpr SnapshotFormat kFormats[] = {SnapshotFormat::kBundle, SnapshotFormat::kStateDict,
+                                         SnapshotFormat::kSafetensors};
+  for (const SnapshotFormat format : kFormats) {
+    if (text == Name(format)) return format;
+  }
+  return UsageError(
+      absl::StrCat("--format is \"", Escape(text), "\", not bundle, state-dict or safetensors"));
+}
 
 absl::StatusOr<SnapshotOptions> MakeOptions(const Session& session) {
   SnapshotOptions options;
@@ -36,6 +56,9 @@ absl::StatusOr<SnapshotOptions> MakeOptions(const Session& session) {
   options.overwrite = session.arguments().Has("overwrite");
   options.weights_only = session.arguments().Has("weights-only");
   options.lossless = session.arguments().Has("lossless");
+  if (const auto format = session.arguments().Get("format")) {
+    RELIGHT_ASSIGN_OR_RETURN(options.format, ParseFormat(*format));
+  }
   return options;
 }
 
@@ -44,10 +67,14 @@ std::string Describe(const SnapshotResult& result) {
       Printable(result.path), "\n  size       ", FormatBytes(result.size_bytes), " (",
       result.size_bytes, " bytes)\n  sha256     ", Printable(result.file_sha256), "\n  version    ",
       result.version, ", generation ", result.generation, "\n  digest     ",
-      Printable(result.weights_digest), "\n  training   ",
+      Printable(result.weights_digest), "\n  format     ", std::string(Name(result.format)),
+      "\n  training   ",
       result.training_state ? "with the state that came with the weights" : "weights only", "\n");
   for (const std::string& left_out : result.left_out) {
     absl::StrAppend(&text, "  left out   ", OneLine(left_out), "\n");
+  }
+  for (const std::string& converted : result.converted) {
+    absl::StrAppend(&text, "  converted  ", OneLine(converted), "\n");
   }
   return text;
 }
@@ -82,6 +109,7 @@ Command SnapshotCommand() {
           "write what is served as a checkpoint",
           kDetails,
           {{"version", "N", "of this version, not the one that is served"},
+           {"format", "FORMAT", "bundle, state-dict or safetensors"},
            {"overwrite", "", "replace an existing file"},
            {"weights-only", "", "leave the training state out"},
            {"lossless", "", "refuse rather than leave out what cannot be written"}},

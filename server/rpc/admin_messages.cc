@@ -2,6 +2,8 @@
 
 #include <string>
 
+#include "absl/strings/str_cat.h"
+#include "base/status_macros.h"
 #include "server/rpc/status_text.h"
 
 namespace relight::rpc {
@@ -104,6 +106,37 @@ void Fill(const serving::CandidateStatus& candidate, v1::Candidate& out) {
   SetTimestamp(candidate.modified, *out.mutable_modified_at());
 }
 
+v1::SnapshotFormat ToMessage(serving::SnapshotFormat format) {
+  switch (format) {
+    case serving::SnapshotFormat::kAsSource:
+      return v1::SNAPSHOT_FORMAT_UNSPECIFIED;
+    case serving::SnapshotFormat::kBundle:
+      return v1::SNAPSHOT_BUNDLE;
+    case serving::SnapshotFormat::kStateDict:
+      return v1::SNAPSHOT_STATE_DICT;
+    case serving::SnapshotFormat::kSafetensors:
+      return v1::SNAPSHOT_SAFETENSORS;
+  }
+  return v1::SNAPSHOT_FORMAT_UNSPECIFIED;
+}
+
+absl::StatusOr<serving::SnapshotFormat> FromMessage(v1::SnapshotFormat format) {
+  switch (format) {
+    case v1::SNAPSHOT_FORMAT_UNSPECIFIED:
+      return serving::SnapshotFormat::kAsSource;
+    case v1::SNAPSHOT_BUNDLE:
+      return serving::SnapshotFormat::kBundle;
+    case v1::SNAPSHOT_STATE_DICT:
+      return serving::SnapshotFormat::kStateDict;
+    case v1::SNAPSHOT_SAFETENSORS:
+      return serving::SnapshotFormat::kSafetensors;
+    default:
+      return absl::InvalidArgumentError(absl::StrCat(
+          "snapshot format ", static_cast<int>(format),
+          " is unknown to this server, which knows bundle, state-dict and safetensors"));
+  }
+}
+
 }  // namespace
 
 void SetTimestamp(absl::Time time, google::protobuf::Timestamp& out) {
@@ -157,10 +190,12 @@ v1::SnapshotResult ToMessage(const serving::SnapshotResult& result) {
   out.set_weights_digest(Utf8(result.weights_digest));
   out.set_training_state(result.training_state);
   for (const std::string& path : result.left_out) out.add_left_out(Utf8(path));
+  for (const std::string& path : result.converted) out.add_converted(Utf8(path));
+  out.set_format(ToMessage(result.format));
   return out;
 }
 
-serving::SnapshotRequest FromMessage(const v1::SnapshotRequest& request) {
+absl::StatusOr<serving::SnapshotRequest> FromMessage(const v1::SnapshotRequest& request) {
   serving::SnapshotRequest out;
   out.model = request.model();
   out.path = request.path();
@@ -168,6 +203,7 @@ serving::SnapshotRequest FromMessage(const v1::SnapshotRequest& request) {
   out.overwrite = request.overwrite();
   out.weights_only = request.weights_only();
   out.lossless = request.lossless();
+  RELIGHT_ASSIGN_OR_RETURN(out.format, FromMessage(request.format()));
   return out;
 }
 

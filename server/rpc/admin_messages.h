@@ -5,6 +5,7 @@
 #ifndef RELIGHT_SERVER_RPC_ADMIN_MESSAGES_H_
 #define RELIGHT_SERVER_RPC_ADMIN_MESSAGES_H_
 
+#include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "relight/v1/admin.pb.h"
 #include "server/serving/server_core.h"
@@ -15,7 +16,8 @@ namespace relight::rpc {
 v1::ModelStatus ToMessage(const serving::ModelStatus& status);
 v1::HistoryEntry ToMessage(const serving::HistoryEntry& entry);
 v1::SnapshotResult ToMessage(const serving::SnapshotResult& result);
-serving::SnapshotRequest FromMessage(const v1::SnapshotRequest& request);
+// INVALID_ARGUMENT for a format that this server does not know.
+absl::StatusOr<serving::SnapshotRequest> FromMessage(const v1::SnapshotRequest& request);
 
 void SetTimestamp(absl::Time time, google::protobuf::Timestamp& out);
 

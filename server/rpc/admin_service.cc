@@ -102,10 +102,11 @@ void AdminWatch::OnDone() { service_.watches_.Remove(this); }
 
 // --- SnapshotCall ---
 
-SnapshotCall::SnapshotCall(AdminService& service, serving::SnapshotRequest request)
+SnapshotCall::SnapshotCall(AdminService& service, absl::StatusOr<serving::SnapshotRequest> request)
     : service_(service), request_(std::move(request)) {}
 
 void SnapshotCall::Begin() {
+  if (!request_.ok()) return Complete(request_.status());
   const bool accepted = service_.pools_.long_work.Run([self = shared_from_this()] { self->Run(); });
   if (!accepted) Complete(TooBusy());
 }
@@ -114,7 +115,7 @@ void SnapshotCall::Run() {
   const auto progress = [this](std::uint64_t written, std::uint64_t total) {
     return Progress(written, total);
   };
-  Complete(service_.core_.Snapshot(request_, progress));
+  Complete(service_.core_.Snapshot(*request_, progress));
 }
 
 bool SnapshotCall::Progress(std::uint64_t written, std::uint64_t total) {

@@ -61,7 +61,8 @@ class AdminWatch final : public grpc::ServerWriteReactor<v1::ModelStatus>,
 class SnapshotCall final : public grpc::ServerWriteReactor<v1::SnapshotProgress>,
                            public std::enable_shared_from_this<SnapshotCall> {
  public:
-  SnapshotCall(AdminService& service, serving::SnapshotRequest request);
+  // Without a request it answers with the reason.
+  SnapshotCall(AdminService& service, absl::StatusOr<serving::SnapshotRequest> request);
 
   void Begin();
 
@@ -75,7 +76,7 @@ class SnapshotCall final : public grpc::ServerWriteReactor<v1::SnapshotProgress>
   void PumpLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   AdminService& service_;
-  const serving::SnapshotRequest request_;
+  const absl::StatusOr<serving::SnapshotRequest> request_;
   v1::SnapshotProgress message_;  // gRPC's while a write is under way.
 
   Mutex mutex_;

@@ -302,6 +302,7 @@ std::uint64_t Deployment::Publish(const LoadUnderWay& load, LoadResult result) {
   record->file = load.file;
   record->stem = load.stem;
   record->identity = *result.identity;
+  record->format = loaded.checkpoint->summary().tensors_format();
   record->loaded_at = now;
   record->tree = loaded.checkpoint->shared_tree();
   record->storages = loaded.checkpoint->storages();

@@ -36,6 +36,13 @@ struct CoreOptions {
   int load_threads = 1;
 };
 
+enum class SnapshotFormat : std::uint8_t {
+  kAsSource,     // What the version came from, or what the suffix of the path says.
+  kBundle,       // A torch.save file of the weights and all that was beside them.
+  kStateDict,    // A torch.save file of the weights.
+  kSafetensors,  // The weights, in that format.
+};
+
 struct SnapshotRequest {
   std::string model = {};
   std::string path = {};  // Below snapshot_dir; empty for a default name.
@@ -43,6 +50,7 @@ struct SnapshotRequest {
   bool overwrite = false;
   bool weights_only = false;
   bool lossless = false;
+  SnapshotFormat format = SnapshotFormat::kAsSource;
 };
 
 struct SnapshotResult {
@@ -53,7 +61,11 @@ struct SnapshotResult {
   std::uint64_t generation = 0;
   std::string weights_digest;
   bool training_state = false;
+  SnapshotFormat format = SnapshotFormat::kAsSource;  // Never that: what was written.
+  // Paths within the checkpoint of what could not be carried, each with its class, and of what was
+  // written as something else, each with what.
   std::vector<std::string> left_out;
+  std::vector<std::string> converted;
 };
 
 struct ReloadResult {

@@ -16,7 +16,9 @@
 #include "server/config/acceptance.h"
 #include "server/serving/aftercare.h"
 #include "server/serving/record_storages.h"
+#include "server/serving/snapshot_format.h"
 #include "storage/error.h"
+#include "storage/safetensors_writer.h"
 #include "storage/sha256.h"
 #include "storage/snapshot_tree.h"
 #include "storage/weight_comparison.h"
@@ -41,14 +43,19 @@ class SnapshotWriter {
         progress_(progress) {}
 
   absl::StatusOr<SnapshotResult> Run() {
+    RELIGHT_ASSIGN_OR_RETURN(
+        format_, ChooseSnapshotFormat(
+                     request_, {record_.file, record_.format, HoldsMoreThanWeights(record_)}));
     RELIGHT_RETURN_IF_ERROR(AwaitTrainingState());
     RELIGHT_ASSIGN_OR_RETURN(
         const storage::SnapshotTree tree,
         storage::MakeSnapshotTree(*record_.tree, record_.state_dict, !is_bundle()));
     const RecordStorages storages(record_, record_.aftermath());
-    RELIGHT_ASSIGN_OR_RETURN(total_bytes_,
-                             storage::PredictCheckpointBytes(tree.tree, tree.root, storages));
+    RELIGHT_ASSIGN_OR_RETURN(total_bytes_, Predict(tree, storages));
     RELIGHT_RETURN_IF_ERROR(Report());
+    storage::WriteReport report;
+    report.left_out = LeftOutUnasked();
+    if (request_.lossless) RELIGHT_RETURN_IF_ERROR(storage::CheckLossless(report.left_out));
 
     RELIGHT_ASSIGN_OR_RETURN(storage::AtomicFile file, CreateFile());
     storage::Sha256 sha256;
@@ -58,13 +65,13 @@ class SnapshotWriter {
       written_bytes_ += bytes.size();
       return Report();
     };
-    RELIGHT_ASSIGN_OR_RETURN(storage::WriteReport report,
-                             storage::WriteCheckpoint(tree.tree, tree.root, storages,
-                                                      {.lossless = request_.lossless}, sink));
+    RELIGHT_ASSIGN_OR_RETURN(const storage::WriteReport written, Write(tree, storages, sink));
     RELIGHT_RETURN_IF_ERROR(file.Sync());
     RELIGHT_RETURN_IF_ERROR(Verify(file.temporary_path()));
     RELIGHT_RETURN_IF_ERROR(VerifyBlock());
     RELIGHT_RETURN_IF_ERROR(file.Commit());
+    AddWithin(tree, written.left_out, report.left_out);
+    AddWithin(tree, written.converted, report.converted);
 
     SnapshotResult result;
     result.path = AbsolutePath();
@@ -74,12 +81,15 @@ class SnapshotWriter {
     result.generation = generation_;
     result.weights_digest = record_.digest.ToHex();
     result.training_state = is_bundle();
+    result.format = format_;
     result.left_out = std::move(report.left_out);
+    result.converted = std::move(report.converted);
     return result;
   }
 
  private:
-  bool is_bundle() const { return !request_.weights_only && HoldsMoreThanWeights(record_); }
+  bool is_bundle() const { return format_ == SnapshotFormat::kBundle; }
+  bool is_safetensors() const { return format_ == SnapshotFormat::kSafetensors; }
 
   absl::Status Report() const {
     if (!progress_ || progress_(written_bytes_, total_bytes_)) return absl::OkStatus();
@@ -101,10 +111,40 @@ class SnapshotWriter {
                      aftermath.training_state_reason, "; ask for weights_only"));
   }
 
+  absl::StatusOr<std::uint64_t> Predict(const storage::SnapshotTree& tree,
+                                        const RecordStorages& storages) const {
+    if (is_safetensors()) return storage::PredictSafetensorsBytes(tree.tree, tree.root);
+    return storage::PredictCheckpointBytes(tree.tree, tree.root, storages);
+  }
+
+  absl::StatusOr<storage::WriteReport> Write(const storage::SnapshotTree& tree,
+                                             const RecordStorages& storages,
+                                             const storage::ByteSink& sink) const {
+    const storage::WriteOptions options = {.lossless = request_.lossless};
+    if (is_safetensors()) {
+      return storage::WriteSafetensors(tree.tree, tree.root, storages, options, sink);
+    }
+    return storage::WriteCheckpoint(tree.tree, tree.root, storages, options, sink);
+  }
+
+  // What the format has no room for, where nobody asked for the weights alone.
+  std::vector<std::string> LeftOutUnasked() const {
+    if (!is_safetensors() || request_.weights_only) return {};
+    return storage::BesideStateDict(*record_.tree, record_.state_dict);
+  }
+
+  // The writer's paths begin at what it was given, the result's at the root of the checkpoint.
+  void AddWithin(const storage::SnapshotTree& tree, const std::vector<std::string>& lines,
+                 std::vector<std::string>& out) const {
+    const bool from_root = is_bundle() || tree.root == record_.tree->root();
+    const std::string prefix = from_root ? "" : Escape(record_.state_dict.location);
+    for (const std::string& line : lines) out.push_back(absl::StrCat(prefix, line));
+  }
+
   std::string RelativePath() const {
     if (!request_.path.empty()) return request_.path;
     return absl::StrCat(request_.model, "/", record_.version, "-", generation_, "-",
-                        record_.digest.ToHex().substr(0, 8), ".pt");
+                        record_.digest.ToHex().substr(0, 8), std::string(SuffixOf(format_)));
   }
 
   std::string AbsolutePath() const {
@@ -168,6 +208,7 @@ class SnapshotWriter {
   const std::uint64_t generation_;  // When the snapshot was asked for.
   const std::string& folder_;
   const ServerCore::SnapshotProgress& progress_;
+  SnapshotFormat format_ = SnapshotFormat::kAsSource;
   std::uint64_t written_bytes_ = 0;
   std::uint64_t total_bytes_ = 0;
 };
@@ -178,9 +219,8 @@ absl::StatusOr<SnapshotResult> WriteSnapshot(const SnapshotRequest& request,
                                              const ModelManager::SnapshotSource& source,
                                              const std::string& snapshot_dir,
                                              const ServerCore::SnapshotProgress& progress) {
-  return WithinFence("the snapshot", [&] {
-    return SnapshotWriter(request, source, snapshot_dir, progress).Run();
-  });
+  return WithinFence("the snapshot",
+                     [&] { return SnapshotWriter(request, source, snapshot_dir, progress).Run(); });
 }
 
 }  // namespace relight::serving

@@ -14,7 +14,8 @@ namespace relight::serving {
 // reads it back and compares it with the weights in memory, and moves it into place. What it takes
 // in memory does not grow with the model.
 //
-// INVALID_ARGUMENT for a path that leaves the folder, ALREADY_EXISTS, FAILED_PRECONDITION where the training state is gone (weights_only still works),
+// INVALID_ARGUMENT for a path that leaves the folder or a request that contradicts itself,
+// ALREADY_EXISTS, FAILED_PRECONDITION where the training state is gone (weights_only still works),
 // RESOURCE_EXHAUSTED where the disk is full, DATA_LOSS where the file reads back otherwise,
 // CANCELLED by `progress`.
 absl::StatusOr<SnapshotResult> WriteSnapshot(const SnapshotRequest& request,

@@ -42,6 +42,8 @@ struct VersionRecord {
   std::string file;  // Below the watched folder; any bytes.
   std::string stem;
   storage::FileIdentity identity;
+  // Of the file, or of the shards that it is an index of.
+  storage::Format format = storage::Format::kZip;
   absl::Time loaded_at;
 
   std::shared_ptr<const storage::Tree> tree;

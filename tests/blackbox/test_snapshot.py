@@ -1,9 +1,12 @@
 """The served model and its optimizer come back as a file that training resumes from, bit for bit."""
 
 import copy
+import json
 import os
-import shutil
+import struct
+import sys
 import unittest
+import unittest.mock
 
 import grpc
 import numpy as np
@@ -13,14 +16,20 @@ import harness
 from harness import Daemon, GOOD, SIMPLENET, SimpleNet, admin_pb2, io_case
 
 
-def snapshot(daemon, path="", **fields):
-    request = admin_pb2.SnapshotRequest(model="simplenet", path=path, **fields)
+def snapshot(daemon, path="", model="simplenet", **fields):
+    request = admin_pb2.SnapshotRequest(model=model, path=path, **fields)
     *_, last = daemon.admin.Snapshot(request, timeout=harness.PATIENCE)
     return last.result
 
 
+def load_original(path):
+    """Loads whole modules too, whose class was pickled as __main__.SimpleNet."""
+    with unittest.mock.patch.object(sys.modules["__main__"], "SimpleNet", SimpleNet, create=True):
+        return torch.load(path)
+
+
 def train(bundle, make_optimizer, steps=2):
-    """Resumes from `bundle` and trains on: returns losses and parameters after each step."""
+    """Resumes from `bundle` and trains on: the loss, parameters and optimizer state of each step."""
     model = SimpleNet()
     model.load_state_dict(bundle["model_state_dict"], strict=True)
     optimizer = make_optimizer(model.parameters())
@@ -33,7 +42,8 @@ def train(bundle, make_optimizer, steps=2):
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        history.append((loss.item(), [p.detach().clone() for p in model.parameters()]))
+        history.append((loss.item(), [p.detach().clone() for p in model.parameters()],
+                        copy.deepcopy(optimizer.state_dict())))
     return history
 
 
@@ -52,18 +62,49 @@ def make_bundle(make_optimizer):
 
 OPTIMIZERS = {
     "adam": lambda p: torch.optim.Adam(p, lr=0.01),
+    "adam-amsgrad": lambda p: torch.optim.Adam(p, lr=0.01, amsgrad=True),
+    "adamw": lambda p: torch.optim.AdamW(p, lr=0.01),
     "adamw-amsgrad": lambda p: torch.optim.AdamW(p, lr=0.01, amsgrad=True),
     "sgd-momentum": lambda p: torch.optim.SGD(p, lr=0.01, momentum=0.9),
-    "rmsprop": lambda p: torch.optim.RMSprop(p, lr=0.01, momentum=0.5),
+    "sgd-nesterov": lambda p: torch.optim.SGD(p, lr=0.01, momentum=0.9, nesterov=True),
+    "rmsprop": lambda p: torch.optim.RMSprop(p, lr=0.01),
+    "rmsprop-momentum-centered": lambda p: torch.optim.RMSprop(p, lr=0.01, momentum=0.5, centered=True),
 }
+
+
+def read_safetensors(path):
+    """By hand: returns (metadata, {name: array} in the order of the header)."""
+    dtypes = {"F32": np.float32, "F64": np.float64, "F16": np.float16, "I64": np.int64, "BOOL": np.bool_}
+    with open(path, "rb") as file:
+        content = file.read()
+    (length,) = struct.unpack("<Q", content[:8])
+    header = json.loads(content[8:8 + length])
+    metadata = header.pop("__metadata__", {})
+    data = content[8 + length:]
+    tensors = {}
+    end = 0
+    for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
+        assert entry["data_offsets"][0] == end, f"{name} leaves a gap"
+        begin, end = entry["data_offsets"]
+        tensors[name] = np.frombuffer(data[begin:end], dtypes[entry["dtype"]]).reshape(entry["shape"])
+    assert end == len(data), "there is more data than the tensors take"
+    return metadata, {name: tensors[name] for name in header}
 
 
 class SnapshotTest(unittest.TestCase):
     def assert_same_training(self, a, b):
-        for (loss_a, parameters_a), (loss_b, parameters_b) in zip(a, b):
+        self.assertEqual((len(a), len(b)), (2, 2))
+        for (loss_a, parameters_a, optimizer_a), (loss_b, parameters_b, optimizer_b) in zip(a, b):
             self.assertEqual(loss_a, loss_b)
             for left, right in zip(parameters_a, parameters_b):
                 self.assertTrue(torch.equal(left, right))
+            self.assertEqual(optimizer_a["param_groups"], optimizer_b["param_groups"])
+            self.assertEqual(list(optimizer_a["state"]), list(optimizer_b["state"]))
+            for key, state in optimizer_a["state"].items():
+                for name, value in state.items():
+                    other = optimizer_b["state"][key][name]
+                    same = torch.equal(value, other) if torch.is_tensor(value) else value == other
+                    self.assertTrue(same, f"{name} of parameter {key}")
 
     def test_training_resumes_bit_for_bit(self):
         with Daemon(models={"simplenet": SIMPLENET}) as daemon:
@@ -73,7 +114,7 @@ class SnapshotTest(unittest.TestCase):
                     daemon.wait_serving(version)
                     result = snapshot(daemon, f"{name}.pt")
                     self.assertTrue(result.training_state)
-                    self.assertEqual(list(result.left_out), [])
+                    self.assertEqual((list(result.left_out), list(result.converted)), ([], []))
                     original, written = torch.load(path), torch.load(result.path)
                     self.assertEqual(list(original), list(written))
                     self.assertEqual(list(original["model_state_dict"]), list(written["model_state_dict"]))
@@ -131,34 +172,26 @@ class SnapshotTest(unittest.TestCase):
                                       train(torch.load(snapshot(daemon).path), OPTIMIZERS["adam"]))
 
     def test_sources_without_a_bundle_give_a_state_dict(self):
-        with Daemon(models={"simplenet": SIMPLENET}) as daemon:
-            for version, file in enumerate(("model_state.pth", "entire_model.pth", "ddp_prefixed.pth"), 1):
-                with self.subTest(file):
-                    daemon.push(os.path.join(GOOD, file), f"v-{version}.pt")
-                    daemon.admin.Reload(admin_pb2.ReloadRequest(model="simplenet"), timeout=harness.PATIENCE)
-                    if version > 1:  # The same weights are no swap: make way for the next file.
-                        continue
-                    written = torch.load(snapshot(daemon).path, weights_only=True)
-                    SimpleNet().load_state_dict(written, strict=True)
-                    original = torch.load(os.path.join(GOOD, file))
-                    self.assertEqual(list(written), list(original))
-                    for key in original:
-                        self.assertTrue(torch.equal(written[key], original[key]))
-
-    def test_a_whole_module_gives_its_state_dict(self):
-        with Daemon(models={"simplenet": SIMPLENET}) as daemon:
-            daemon.push(os.path.join(GOOD, "entire_model.pth"), "v-1.pt")
-            daemon.wait_serving(1)
-            result = snapshot(daemon)
-            written = torch.load(result.path, weights_only=True)
-            SimpleNet().load_state_dict(written, strict=True)
-
-    def test_a_prefixed_source_keeps_its_own_names(self):
-        with Daemon(models={"simplenet": SIMPLENET}) as daemon:
-            daemon.push(os.path.join(GOOD, "ddp_prefixed.pth"), "v-1.pt")
-            daemon.wait_serving(1)
-            written = torch.load(snapshot(daemon).path, weights_only=True)
-            torch.nn.DataParallel(SimpleNet()).load_state_dict(written, strict=True)
+        originals = {
+            "model_state.pth": (SimpleNet, lambda value: value),
+            "entire_model.pth": (SimpleNet, lambda module: module.state_dict()),
+            # A prefixed source keeps its own names.
+            "ddp_prefixed.pth": (lambda: torch.nn.DataParallel(SimpleNet()), lambda value: value),
+        }
+        for file, (make_module, state_dict_of) in originals.items():
+            # Daemons of their own: the same weights are no swap.
+            with self.subTest(file), Daemon(models={"simplenet": SIMPLENET}) as daemon:
+                source = os.path.join(GOOD, file)
+                daemon.push(source, "v-1.pt")
+                daemon.wait_serving(1)
+                result = snapshot(daemon)
+                self.assertEqual((result.format, result.training_state), (admin_pb2.SNAPSHOT_STATE_DICT, False))
+                written = torch.load(result.path, weights_only=True)
+                make_module().load_state_dict(written, strict=True)
+                original = state_dict_of(load_original(source))
+                self.assertEqual(list(written), list(original))
+                for key in original:
+                    self.assertTrue(torch.equal(written[key], original[key]), key)
 
     def test_weights_only(self):
         with Daemon(models={"simplenet": SIMPLENET}) as daemon:
@@ -167,6 +200,118 @@ class SnapshotTest(unittest.TestCase):
             result = snapshot(daemon, weights_only=True)
             self.assertFalse(result.training_state)
             SimpleNet().load_state_dict(torch.load(result.path, weights_only=True), strict=True)
+
+
+class SnapshotFormatTest(unittest.TestCase):
+    def assert_refused(self, daemon, code, *texts, **fields):
+        with self.assertRaises(grpc.RpcError) as caught:
+            snapshot(daemon, **fields)
+        self.assertEqual(caught.exception.code(), code, caught.exception.details())
+        for text in texts:
+            self.assertIn(text, caught.exception.details())
+
+    def test_the_weights_of_a_bundle_as_safetensors(self):
+        with Daemon(models={"simplenet": SIMPLENET}) as daemon:
+            bundle = make_bundle(OPTIMIZERS["adam"])
+            daemon.save(bundle, "a-1.pt")
+            daemon.wait_serving(1)
+            result = json.loads(daemon.relightctl("snapshot", "simplenet", "--format", "safetensors", "--json").stdout)
+            self.assertRegex(result["path"], r"/snapshots/simplenet/1-1-[0-9a-f]{8}\.safetensors$")
+            self.assertEqual((result["format"], result["training_state"]), ("safetensors", False))
+            listed = [line.split(":")[0] for line in result["left_out"]]
+            self.assertEqual(listed, ["/epoch", "/optimizer_state_dict", "/loss",
+                                      "/model_state_dict/@attributes/_metadata"])
+            metadata, tensors = read_safetensors(result["path"])
+            self.assertEqual(metadata, {"format": "pt"})
+            self.assertEqual(list(tensors), list(bundle["model_state_dict"]))
+            for name, tensor in bundle["model_state_dict"].items():
+                self.assertEqual(tensors[name].tobytes(), tensor.numpy().tobytes(), name)
+            # The suffix says the same.
+            again = snapshot(daemon, "b.safetensors")
+            self.assertEqual(again.file_sha256, result["file_sha256"])
+            text = daemon.relightctl("snapshot", "simplenet", "c.safetensors").stdout
+            self.assertIn("left out   /optimizer_state_dict: dict", text)
+
+    def test_the_formats_of_torch_save(self):
+        with Daemon(models={"simplenet": SIMPLENET}) as daemon:
+            daemon.save(make_bundle(OPTIMIZERS["adam"]), "a-1.pt")
+            daemon.wait_serving(1)
+            daemon.relightctl("snapshot", "simplenet", "bundle.pt", "--format", "bundle")
+            self.assertIn("optimizer_state_dict", torch.load(os.path.join(daemon.snapshots, "bundle.pt")))
+            daemon.relightctl("snapshot", "simplenet", "state.pt", "--format", "state-dict")
+            written = torch.load(os.path.join(daemon.snapshots, "state.pt"), weights_only=True)
+            SimpleNet().load_state_dict(written, strict=True)
+
+    def test_contradictions_are_refused_naming_both(self):
+        refused = grpc.StatusCode.INVALID_ARGUMENT
+        with Daemon(models={"simplenet": SIMPLENET}) as daemon:
+            daemon.save(make_bundle(OPTIMIZERS["adam"]), "a-1.pt")
+            daemon.wait_serving(1)
+            safetensors, bundle = admin_pb2.SNAPSHOT_SAFETENSORS, admin_pb2.SNAPSHOT_BUNDLE
+            self.assert_refused(daemon, refused, "safetensors", "a.pt", path="a.pt", format=safetensors)
+            self.assert_refused(daemon, refused, "bundle", "a.safetensors", path="a.safetensors", format=bundle)
+            self.assert_refused(daemon, refused, "bundle", "weights_only", weights_only=True, format=bundle)
+            self.assert_refused(daemon, refused, "/optimizer_state_dict", format=safetensors, lossless=True)
+            self.assert_refused(daemon, refused, "77", "bundle, state-dict and safetensors", format=77)
+            self.assertEqual(os.listdir(daemon.snapshots), [])
+            usage = daemon.relightctl("snapshot", "simplenet", "--format", "onnx", check=False)
+            self.assertEqual(usage.returncode, 2)
+            self.assertIn("bundle, state-dict or safetensors", usage.stderr)
+            daemon.push(os.path.join(GOOD, "model_state.pth"), "b-2.pt")
+            daemon.wait_serving(2)
+            self.assert_refused(daemon, grpc.StatusCode.FAILED_PRECONDITION, "bundle", "b-2.pt", format=bundle)
+
+    def test_a_safetensors_source_gives_its_own_bytes_back(self):
+        with Daemon(models={"simplenet": SIMPLENET}) as daemon:
+            source = os.path.join(GOOD, "model.safetensors")
+            daemon.push(source, "v-1.safetensors")
+            daemon.wait_serving(1)
+            with open(source, "rb") as original, open(snapshot(daemon).path, "rb") as written:
+                self.assertEqual(original.read(), written.read())
+
+    def test_a_snapshot_of_a_snapshot_is_the_same_file(self):
+        # Models of their own: the same weights are no swap.
+        paths = {"bundle": "bundle.pt", "weights": "weights.pt", "tensors": "weights.safetensors"}
+        with Daemon(models={model: SIMPLENET for model in ("simplenet", *paths)}) as daemon:
+            daemon.save(make_bundle(OPTIMIZERS["rmsprop-momentum-centered"]), "a-1.pt")
+            digest = daemon.wait_serving(1).loaded[0].weights_digest
+            for model, path in paths.items():
+                with self.subTest(path):
+                    first = snapshot(daemon, path, weights_only=path == "weights.pt")
+                    daemon.push(first.path, path, model=model)
+                    self.assertEqual(daemon.wait_serving(model=model).loaded[0].weights_digest, digest)
+                    second = snapshot(daemon, "again-" + path, model=model)
+                    self.assertEqual(second.file_sha256, first.file_sha256)
+                    self.assertEqual(second.format, first.format)
+                    with open(first.path, "rb") as one, open(second.path, "rb") as other:
+                        self.assertEqual(one.read(), other.read())
+
+
+class SnapshotMemoryTest(unittest.TestCase):
+    def test_a_snapshot_takes_no_memory_of_the_models_size(self):
+        net = 'network { layer { name: "fc" linear { in_features: 2048 out_features: 8192 } } }'
+        with Daemon(models={"simplenet": net}) as daemon:
+            model = torch.nn.Sequential()
+            model.add_module("fc", torch.nn.Linear(2048, 8192))  # 64 MiB
+            optimizer = torch.optim.Adam(model.parameters())
+            model(torch.randn(1, 2048)).sum().backward()
+            optimizer.step()
+            daemon.save({"model": model.state_dict(), "optimizer": optimizer.state_dict()}, "a-1.pt")
+            daemon.wait_until(lambda s: s.loaded and s.loaded[0].training_state and s.loaded[0].file_sha256)
+            for path in ("a.pt", "b.pt", "c.safetensors"):
+                with self.subTest(path):
+                    process = f"/proc/{daemon.process.pid}"
+                    with open(f"{process}/clear_refs", "w") as file:
+                        file.write("5")  # The high-water mark begins anew.
+                    before = self.memory_bytes(process, "VmHWM")
+                    result = snapshot(daemon, path, weights_only=path == "b.pt")
+                    self.assertGreater(result.size_bytes, 64 << 20)
+                    self.assertLess(self.memory_bytes(process, "VmHWM") - before, 32 << 20)
+
+    @staticmethod
+    def memory_bytes(process, name):
+        with open(f"{process}/status") as file:
+            return next(int(line.split()[1]) * 1024 for line in file if line.startswith(name + ":"))
 
 
 class SnapshotPathTest(unittest.TestCase):

@@ -98,6 +98,8 @@ TEST_F(AdminTest, SnapshotReportsProgressThenTheResult) {
   EXPECT_EQ(result->path, "/snapshots/double/100-7.pt");
   EXPECT_TRUE(result->training_state);
   EXPECT_THAT(result->left_out, SizeIs(1));
+  EXPECT_THAT(result->converted, ElementsAre("/loss: numpy scalar, written as a Python float"));
+  EXPECT_EQ(Name(result->format), "bundle");
 }
 
 TEST_F(AdminTest, SnapshotOptionsReachTheServer) {
@@ -108,10 +110,11 @@ TEST_F(AdminTest, SnapshotOptionsReachTheServer) {
   options.weights_only = true;
   options.lossless = true;
   options.version = 42;
+  options.format = SnapshotFormat::kSafetensors;
   EXPECT_TRUE(admin_.Snapshot("double", options).ok());
   EXPECT_EQ(server_.last_snapshot_request(),
             "model: \"double\" path: \"taken.pt\" version: 42 overwrite: true weights_only: true "
-            "lossless: true");
+            "lossless: true format: SNAPSHOT_SAFETENSORS");
 }
 
 TEST_F(AdminTest, ASnapshotOfVersionZeroIsNotOneOfTheServedVersion) {

@@ -262,10 +262,15 @@ TEST_F(CtlTest, SnapshotPrintsThePathFirst) {
   const Outcome outcome = Run({"snapshot", "double"});
   EXPECT_EQ(outcome.code, 0) << outcome.err;
   EXPECT_THAT(outcome.out, StartsWith("/snapshots/double/100-7.pt\n"));
-  EXPECT_THAT(outcome.out, AllOf(HasSubstr("4.0 KiB (4096 bytes)"), HasSubstr("sha256     abcdef"),
-                                 HasSubstr("left out   /scheduler: torch")));
+  EXPECT_THAT(outcome.out,
+              AllOf(HasSubstr("4.0 KiB (4096 bytes)"), HasSubstr("sha256     abcdef"),
+                    HasSubstr("format     bundle\n"), HasSubstr("left out   /scheduler: torch"),
+                    HasSubstr("converted  /loss: numpy scalar")));
   EXPECT_EQ(outcome.err, "");
-  EXPECT_EQ(Run({"snapshot", "double", "--json"}).json()["path"], "/snapshots/double/100-7.pt");
+  const auto json = Run({"snapshot", "double", "--json"}).json();
+  EXPECT_EQ(json["path"], "/snapshots/double/100-7.pt");
+  EXPECT_EQ(json["format"], "bundle");
+  EXPECT_EQ(json["converted"].size(), 1U);
 }
 
 TEST_F(CtlTest, SnapshotFlagsReachTheServer) {
@@ -273,12 +278,16 @@ TEST_F(CtlTest, SnapshotFlagsReachTheServer) {
   EXPECT_EQ(refused.code, 1);
   EXPECT_THAT(refused.err, StartsWith("relightctl: ALREADY_EXISTS:"));
   EXPECT_EQ(Run({"snapshot", "double", "taken.pt", "--overwrite", "--weights-only", "--lossless",
-                 "--version", "42"})
+                 "--version", "42", "--format", "state-dict"})
                 .code,
             0);
   EXPECT_EQ(server_.last_snapshot_request(),
             "model: \"double\" path: \"taken.pt\" version: 42 overwrite: true weights_only: true "
-            "lossless: true");
+            "lossless: true format: SNAPSHOT_STATE_DICT");
+  const Outcome unknown = Run({"snapshot", "double", "--format", "onnx"});
+  EXPECT_EQ(unknown.code, 2);
+  EXPECT_THAT(unknown.err,
+              HasSubstr("--format is \"onnx\", not bundle, state-dict or safetensors"));
 }
 
 TEST_F(CtlTest, SnapshotTakesVersionZeroAtItsWord) {

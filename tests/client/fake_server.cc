@@ -391,6 +391,8 @@ class AdminService final : public v1::Admin::Service {
     result->set_weights_digest(kDigest);
     result->set_training_state(true);
     result->add_left_out("/scheduler: torch.optim.lr_scheduler.LambdaLR");
+    result->add_converted("/loss: numpy scalar, written as a Python float");
+    result->set_format(v1::SNAPSHOT_BUNDLE);
     writer->Write(progress);
     return Status::OK;
   }

@@ -47,6 +47,40 @@ class SnapshotTreeTest : public ::testing::Test {
   Tree tree_;
 };
 
+TEST_F(SnapshotTreeTest, WhatIsBesideTheWeightsIsListedOnEveryLevel) {
+  const NodeId root = tree_.Add(NodeKind::kDict);
+  const NodeId list = tree_.Add(NodeKind::kList);
+  const NodeId nested = tree_.Add(NodeKind::kDict);
+  StateDict found;
+  found.container = tree_.Add(NodeKind::kOrderedDict);
+  Set(root, "epoch", tree_.AddInt(3));
+  Set(root, "runs", list);
+  tree_.SetItem(root, tree_.AddInt(5), tree_.Add(NodeKind::kNone));
+  tree_.Append(list, nested);
+  tree_.Append(list, tree_.AddFloat(0.5));
+  Set(nested, "model", found.container);
+  Set(nested, "optimizer\n", tree_.Add(NodeKind::kDict));
+  tree_.set_root(root);
+  EXPECT_THAT(
+      BesideStateDict(tree_, found),
+      ElementsAre("/epoch: int", "/<int>: None", "/runs/1: float", "/runs/0/optimizer\\x0a: dict"));
+}
+
+TEST_F(SnapshotTreeTest, NothingIsBesideAStateDictAlone) {
+  StateDict found;
+  found.container = tree_.Add(NodeKind::kOrderedDict);
+  tree_.set_root(found.container);
+  EXPECT_THAT(BesideStateDict(tree_, found), ElementsAre());
+}
+
+TEST_F(SnapshotTreeTest, AnObjectAroundAModuleIsListedAsOne) {
+  OpaqueInfo object;
+  object.callable = tree_.AddText(NodeKind::kSymbol, "trainer State");
+  const StateDict found = Module();
+  tree_.set_root(tree_.AddOpaque(object));
+  EXPECT_THAT(BesideStateDict(tree_, found), ElementsAre("/: trainer.State"));
+}
+
 TEST_F(SnapshotTreeTest, ABundleStaysAsItIs) {
   const NodeId root = tree_.Add(NodeKind::kDict);
   StateDict found;
@@ -73,6 +107,7 @@ TEST_F(SnapshotTreeTest, WhatLiesAmongTheWeightsIsNoPartOfThem) {
   tree_.SetAttributes(found.container, metadata);
   tree_.set_root(found.container);
   EXPECT_TRUE(HoldsMoreThanWeights(tree_, found));
+  EXPECT_THAT(BesideStateDict(tree_, found), ElementsAre("/optimizer: dict", "/epoch: int"));
   EXPECT_EQ(Make(found, false).root, found.container);
   const SnapshotTree weights = Make(found, true);
   EXPECT_THAT(Keys(weights.tree, weights.root), ElementsAre("fc.weight", "fc._extra_state"));

@@ -135,12 +135,23 @@ struct ReloadResult {
   bool swapped = false;  // Whether another version serves than before.
 };
 
+enum class SnapshotFormat : std::uint8_t {
+  kAsSource,     // What the suffix of the path says; else what the version came from.
+  kBundle,       // A torch.save file of the weights and all that was beside them.
+  kStateDict,    // A torch.save file of the weights.
+  kSafetensors,  // The weights, in that format.
+};
+// "bundle", "state-dict", "safetensors"; empty for the first, and for what only a newer server
+// knows.
+RELIGHT_CLIENT_API std::string_view Name(SnapshotFormat format);
+
 struct SnapshotOptions {
   std::string path;                     // Below the snapshot folder; empty: the server names it.
   std::optional<std::int64_t> version;  // Absent: the served one.
   bool overwrite = false;
   bool weights_only = false;  // Leave the training state out.
   bool lossless = false;      // Refuse rather than leave out what cannot be written.
+  SnapshotFormat format = SnapshotFormat::kAsSource;
 };
 
 struct SnapshotResult {
@@ -151,8 +162,11 @@ struct SnapshotResult {
   std::uint64_t generation = 0;
   std::string weights_digest;
   bool training_state = false;
-  // Paths within the checkpoint of what could not be carried, each with its class.
+  SnapshotFormat format = SnapshotFormat::kAsSource;  // Of the file.
+  // Paths within the checkpoint of what could not be carried, each with its class, and of what was
+  // written as something else, each with what.
   std::vector<std::string> left_out;
+  std::vector<std::string> converted;
 };
 
 class RELIGHT_CLIENT_API AdminClient {

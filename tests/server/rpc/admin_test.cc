@@ -279,7 +279,9 @@ TEST_F(AdminTest, SnapshotSendsProgressAndThenTheResult) {
                                    .generation = 3,
                                    .weights_digest = "00ff",
                                    .training_state = true,
-                                   .left_out = {"args (argparse.Namespace)"}};
+                                   .format = serving::SnapshotFormat::kBundle,
+                                   .left_out = {"args (argparse.Namespace)"},
+                                   .converted = {"/loss: numpy scalar"}};
   });
   v1::SnapshotRequest request = For<v1::SnapshotRequest>("echo");
   request.set_path("a.pt");
@@ -299,11 +301,40 @@ TEST_F(AdminTest, SnapshotSendsProgressAndThenTheResult) {
   EXPECT_EQ(progress.result().path(), "/s/echo.pt");
   EXPECT_EQ(progress.result().generation(), 3U);
   EXPECT_THAT(progress.result().left_out(), ElementsAre("args (argparse.Namespace)"));
+  EXPECT_THAT(progress.result().converted(), ElementsAre("/loss: numpy scalar"));
+  EXPECT_EQ(progress.result().format(), v1::SNAPSHOT_BUNDLE);
   EXPECT_EQ(core_.last_snapshot().path, "a.pt");
   EXPECT_EQ(core_.last_snapshot().version, 12);
   EXPECT_TRUE(core_.last_snapshot().overwrite);
   EXPECT_TRUE(core_.last_snapshot().weights_only);
   EXPECT_FALSE(core_.last_snapshot().lossless);
+  EXPECT_EQ(core_.last_snapshot().format, serving::SnapshotFormat::kAsSource);
+}
+
+TEST_F(AdminTest, SnapshotFormatsReachTheCoreAndUnknownOnesAreRefused) {
+  core_.SetSnapshotScript([](const serving::ServerCore::SnapshotProgress&) {
+    return absl::StatusOr<serving::SnapshotResult>(serving::SnapshotResult{});
+  });
+  const auto take = [this](int format) {
+    v1::SnapshotRequest request = For<v1::SnapshotRequest>("echo");
+    request.set_format(static_cast<v1::SnapshotFormat>(format));
+    grpc::ClientContext context;
+    auto stream = admin_->Snapshot(&context, request);
+    v1::SnapshotProgress progress;
+    while (stream->Read(&progress)) {
+    }
+    return stream->Finish();
+  };
+  for (const auto& [message, format] :
+       {std::pair(v1::SNAPSHOT_BUNDLE, serving::SnapshotFormat::kBundle),
+        std::pair(v1::SNAPSHOT_STATE_DICT, serving::SnapshotFormat::kStateDict),
+        std::pair(v1::SNAPSHOT_SAFETENSORS, serving::SnapshotFormat::kSafetensors)}) {
+    EXPECT_TRUE(take(message).ok());
+    EXPECT_EQ(core_.last_snapshot().format, format);
+  }
+  const grpc::Status status = take(77);
+  EXPECT_EQ(status.error_code(), StatusCode::INVALID_ARGUMENT);
+  EXPECT_THAT(status.error_message(), HasSubstr("bundle, state-dict and safetensors"));
 }
 
 TEST_F(AdminTest, SnapshotOfVersionZeroIsNotOneOfTheServedVersion) {

@@ -23,6 +23,8 @@ using ::testing::Contains;
 using ::testing::ElementsAre;
 using ::testing::EndsWith;
 using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using ::testing::StartsWith;
 
 class CoreSnapshotTest : public CoreTest {
  protected:
@@ -123,9 +125,68 @@ TEST_F(CoreSnapshotTest, HoldsWeightsAndTrainingState) {
   EXPECT_THAT(Events(), Contains(HistoryEvent::kSnapshot));
 }
 
+TEST_F(CoreSnapshotTest, ABundleCanBeTakenInEachFormat) {
+  ServeBundle();
+  const auto bundle = Take({.path = "a.pt", .format = SnapshotFormat::kBundle});
+  ASSERT_TRUE(bundle.ok()) << bundle.status();
+  EXPECT_EQ(bundle->format, SnapshotFormat::kBundle);
+  EXPECT_TRUE(bundle->training_state);
+  EXPECT_THAT(bundle->left_out, IsEmpty());
+
+  const auto state_dict = Take({.path = "b.pt", .format = SnapshotFormat::kStateDict});
+  ASSERT_TRUE(state_dict.ok()) << state_dict.status();
+  EXPECT_EQ(state_dict->format, SnapshotFormat::kStateDict);
+  EXPECT_FALSE(state_dict->training_state);
+  EXPECT_THAT(state_dict->left_out, IsEmpty()) << "it was asked for";
+  EXPECT_EQ(Read(state_dict->path, {"w"}), std::vector<float>({10}));
+
+  const auto safetensors = Take({.format = SnapshotFormat::kSafetensors});
+  ASSERT_TRUE(safetensors.ok()) << safetensors.status();
+  EXPECT_THAT(safetensors->path,
+              AllOf(StartsWith(root_.Path("snapshots/m/1-1-")), EndsWith(".safetensors")));
+  EXPECT_EQ(safetensors->format, SnapshotFormat::kSafetensors);
+  EXPECT_FALSE(safetensors->training_state);
+  EXPECT_EQ(safetensors->size_bytes, std::filesystem::file_size(safetensors->path));
+  EXPECT_THAT(safetensors->left_out, ElementsAre("/epoch: int", "/optimizer_state_dict: dict"));
+  EXPECT_EQ(Read(safetensors->path, {"w"}), std::vector<float>({10}));
+}
+
+TEST_F(CoreSnapshotTest, LosslessRefusesWhatAFormatHasNoRoomFor) {
+  ServeBundle();
+  const absl::Status status = Take({.path = "a.safetensors", .lossless = true}).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("/optimizer_state_dict"));
+  EXPECT_TRUE(FilesInSnapshots().empty());
+  EXPECT_TRUE(Take({.path = "a.safetensors", .weights_only = true, .lossless = true}).ok());
+  EXPECT_TRUE(Take({.path = "a.pt", .lossless = true}).ok());
+}
+
+TEST_F(CoreSnapshotTest, AContradictingFormatIsRefused) {
+  ServeBundle();
+  EXPECT_EQ(Take({.path = "a.pt", .format = SnapshotFormat::kSafetensors}).status().code(),
+            absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(Take({.weights_only = true, .format = SnapshotFormat::kBundle}).status().code(),
+            absl::StatusCode::kInvalidArgument);
+  EXPECT_TRUE(FilesInSnapshots().empty());
+}
+
+TEST_F(CoreSnapshotTest, ASafetensorsSourceComesBackAsOne) {
+  ReplaceFile(In("step-1.safetensors"), SafetensorsBytes(10));
+  Start();
+  Look(absl::Seconds(5));  // It has no checksums, so it has to settle.
+  ASSERT_EQ(Served(), 1);
+  const auto result = Take();
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_THAT(result->path, EndsWith(".safetensors"));
+  EXPECT_EQ(Read(result->path, {"w"}), std::vector<float>({10}));
+  EXPECT_EQ(Take({.path = "a.pt"})->format, SnapshotFormat::kStateDict);
+  EXPECT_EQ(Take({.format = SnapshotFormat::kBundle}).status().code(),
+            absl::StatusCode::kFailedPrecondition);
+}
+
 TEST_F(CoreSnapshotTest, ASnapshotOfASnapshotIsTheSameFile) {
   ServeBundle();
-  for (const std::string name : {"a.pt", "b.pt"}) {
+  for (const std::string name : {"a.pt", "b.pt", "c.safetensors"}) {
     SCOPED_TRACE(name);
     ASSERT_TRUE(Take({.path = name, .weights_only = name == "b.pt"}).ok());
     // Models of their own: the same weights are no swap.
@@ -291,6 +352,7 @@ TEST_F(CoreSnapshotTest, WhatReadsBackOtherwiseNeverAppears) {
   const std::vector<HistoryEvent> events = Events();
 
   const auto lose_half = [](std::string& bytes) { bytes.resize(bytes.size() / 2); };
+  const auto lose_last = [](std::string& bytes) { bytes.pop_back(); };
   const auto lose_all = [](std::string& bytes) { bytes.clear(); };
   const struct {
     const char* path;
@@ -301,7 +363,12 @@ TEST_F(CoreSnapshotTest, WhatReadsBackOtherwiseNeverAppears) {
                {"a.pt", FlipAt("model_state_dict"), "CRC_MISMATCH"},
                {"a.pt", lose_half, "ZIP_CORRUPT"},
                {"a.pt", lose_all, "EMPTY_FILE"},
-               {"kept.pt", FlipAt(BytesOf(10)), "CRC_MISMATCH"}};
+               {"kept.pt", FlipAt(BytesOf(10)), "CRC_MISMATCH"},
+               // This format has no checksums.
+               {"a.safetensors", FlipAt(BytesOf(10)), "w has other elements"},
+               {"a.safetensors", FlipAt("w\":{"), "missing"},
+               {"a.safetensors", lose_half, "NOT_A_CHECKPOINT"},
+               {"a.safetensors", lose_last, "SAFETENSORS_INVALID"}};
   for (const auto& [path, damage, says] : cases) {
     SCOPED_TRACE(absl::StrCat(path, ": ", says));
     const absl::Status status = TakeDamaged({.path = path, .overwrite = true}, damage).status();

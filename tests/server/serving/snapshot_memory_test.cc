@@ -12,7 +12,7 @@ constexpr std::size_t kMiB = std::size_t{1} << 20;
 class SnapshotMemoryTest : public CoreTest {
  protected:
   // The most that a snapshot of `mebibytes` of weights and as much momentum takes beside them.
-  std::size_t PeakOfSnapshot(std::size_t mebibytes, bool weights_only) {
+  std::size_t PeakOfSnapshot(std::size_t mebibytes, SnapshotFormat format) {
     const std::size_t elements = mebibytes * kMiB / sizeof(float);
     world_->weight_elements = static_cast<std::int64_t>(elements);
     ReplaceFile(In("step-1.pt"),
@@ -25,7 +25,7 @@ class SnapshotMemoryTest : public CoreTest {
     SnapshotRequest request;
     request.model = "m";
     request.overwrite = true;
-    request.weights_only = weights_only;
+    request.format = format;
     const PeakMemory peak;
     const absl::StatusOr<SnapshotResult> result = core_->Snapshot(request, {});
     const std::size_t peak_bytes = peak.bytes();
@@ -37,9 +37,10 @@ class SnapshotMemoryTest : public CoreTest {
 };
 
 TEST_F(SnapshotMemoryTest, StaysFlatHoweverLargeTheModel) {
-  for (const bool weights_only : {false, true}) {
-    const std::size_t small = PeakOfSnapshot(8, weights_only);
-    const std::size_t large = PeakOfSnapshot(96, weights_only);
+  for (const SnapshotFormat format :
+       {SnapshotFormat::kBundle, SnapshotFormat::kStateDict, SnapshotFormat::kSafetensors}) {
+    const std::size_t small = PeakOfSnapshot(8, format);
+    const std::size_t large = PeakOfSnapshot(96, format);
     EXPECT_LT(large, 8 * kMiB);
     EXPECT_LT(large, small + kMiB);
   }
