@@ -3,6 +3,7 @@
 import copy
 import json
 import os
+import signal
 import struct
 import sys
 import unittest
@@ -350,6 +351,66 @@ class SnapshotPathTest(unittest.TestCase):
                 self.assertEqual(os.listdir(daemon.snapshots), [])
             finally:
                 os.system(f"umount {daemon.snapshots}")
+
+
+class KilledSnapshotTest(unittest.TestCase):
+    NET = 'network { layer { name: "fc" linear { in_features: 2048 out_features: 8192 } } }'
+
+    def test_a_daemon_killed_in_the_middle_leaves_no_half_file(self):
+        for path in ("kept.pt", "new.pt"):  # To replace another, and where nothing was.
+            with self.subTest(path):
+                self.kill_in_the_middle(path)
+
+    def kill_in_the_middle(self, path):
+        layer = torch.nn.Sequential()
+        layer.add_module("fc", torch.nn.Linear(2048, 8192))  # 64 MiB: it takes its time.
+        daemon = Daemon(models={"simplenet": self.NET})
+        daemon.expected_exit = -signal.SIGKILL
+        folder = daemon.root + "-killed"
+        with daemon:
+            daemon.save(layer.state_dict(), "a-1.pt")
+            digest = daemon.wait_serving(1).loaded[0].weights_digest
+            kept = snapshot(daemon, "kept.pt")
+            with open(kept.path, "rb") as file:
+                content = file.read()
+            self.stop_in_the_middle(daemon, path)
+            self.assertEqual(daemon.stop(signal.SIGKILL), -signal.SIGKILL)
+            (left,) = set(os.listdir(daemon.snapshots)) - {"kept.pt"}
+            self.assertRegex(left, r"^\..*\.tmp$")
+            with open(kept.path, "rb") as file:
+                self.assertTrue(file.read() == content, "an existing snapshot was touched")
+            os.rename(daemon.root, folder)
+        again = Daemon()
+        os.rmdir(again.repository)
+        os.rmdir(again.root)
+        os.rename(folder, again.root)
+        with again:
+            again.wait_for_log("removed 1 unfinished files")
+            self.assertEqual(os.listdir(again.snapshots), ["kept.pt"])
+            self.assertEqual(again.wait_serving(1).loaded[0].weights_digest, digest)
+            self.assertEqual(snapshot(again, path, overwrite=True).file_sha256, kept.file_sha256)
+
+    def stop_in_the_middle(self, daemon, path):
+        """Leaves the daemon stopped while it writes or verifies the snapshot `path`."""
+        for _ in range(50):  # It may be done before it is stopped.
+            call = daemon.admin.Snapshot(
+                admin_pb2.SnapshotRequest(model="simplenet", path=path, overwrite=path == "kept.pt"),
+                timeout=harness.PATIENCE)
+            while not call.done() and not self.has_temporary(daemon):
+                pass
+            daemon.process.send_signal(signal.SIGSTOP)
+            os.waitpid(daemon.process.pid, os.WUNTRACED)
+            if self.has_temporary(daemon):
+                return
+            daemon.process.send_signal(signal.SIGCONT)
+            self.assertEqual(call.code(), grpc.StatusCode.OK, call.details())
+            if path != "kept.pt":
+                os.unlink(os.path.join(daemon.snapshots, path))
+        self.fail("each snapshot was done before the daemon could be stopped")
+
+    @staticmethod
+    def has_temporary(daemon):
+        return any(name.endswith(".tmp") for name in os.listdir(daemon.snapshots))
 
 
 if __name__ == "__main__":
