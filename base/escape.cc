@@ -1,6 +1,9 @@
 #include "base/escape.h"
 
+#include <algorithm>
 #include <cstdint>
+
+#include "absl/strings/str_cat.h"
 
 namespace relight {
 namespace {
@@ -68,6 +71,15 @@ std::string Escape(std::string_view bytes, std::size_t max_bytes) {
     at += length;
   }
   return out;
+}
+
+std::string EscapeList(const std::vector<std::string>& names, std::size_t most) {
+  std::string text;
+  for (std::size_t i = 0; i < std::min(names.size(), most); ++i) {
+    absl::StrAppend(&text, i == 0 ? "" : ", ", Escape(names[i]));
+  }
+  if (names.size() > most) absl::StrAppend(&text, " and ", names.size() - most, " more");
+  return text;
 }
 
 }  // namespace relight

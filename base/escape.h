@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace relight {
 
@@ -15,6 +16,9 @@ inline constexpr std::size_t kMaxEscapedBytes = 128;
 // characters and the backslash become \xNN (\\ for the backslash). Longer results are cut at a
 // character boundary at most `max_bytes` in and end in "...".
 std::string Escape(std::string_view bytes, std::size_t max_bytes = kMaxEscapedBytes);
+
+// "a, b and 3 more": the first `most` of `names`, escaped.
+std::string EscapeList(const std::vector<std::string>& names, std::size_t most);
 
 // Whether `bytes` is well-formed UTF-8 (no surrogates, no overlong forms, nothing above U+10FFFF).
 bool IsUtf8(std::string_view bytes);

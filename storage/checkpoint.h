@@ -52,7 +52,7 @@ struct ReadLimits {
 };
 
 struct ReadOptions {
-  ReadLimits limits;
+  ReadLimits limits = {};
   bool require_crc = false;
   // Accept zip files with unlisted bytes between entries.
   bool zip_allow_gaps = false;

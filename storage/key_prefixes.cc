@@ -1,4 +1,4 @@
-// The prefixes that wrappers leave on the keys of a state dict.
+// The prefixes that wrappers leave on the keys of a state dict, and the rules that rename them.
 #include <algorithm>
 #include <cstdint>
 #include <string>
@@ -57,7 +57,13 @@ struct Rewritten {
   std::string stripped;
 };
 
-Rewritten Apply(const Recipe& recipe, const StateDict& state_dict) {
+void Rename(const StateDictOptions& options, std::vector<std::string>& keys) {
+  if (!options.rename) return;
+  for (std::string& key : keys) key = options.rename(std::move(key));
+}
+
+Rewritten Apply(const Recipe& recipe, const StateDictOptions& options,
+                const StateDict& state_dict) {
   Rewritten result;
   for (const StateDictEntry& entry : state_dict.entries) {
     result.keys.push_back(recipe.drop_wrappers ? DropWrappers(entry.original_key, result.stripped)
@@ -75,6 +81,7 @@ Rewritten Apply(const Recipe& recipe, const StateDict& state_dict) {
     }
     if (any) absl::StrAppend(&result.stripped, std::string(prefix));
   }
+  Rename(options, result.keys);
   return result;
 }
 
@@ -102,13 +109,14 @@ std::size_t CountMatches(const Rewritten& rewritten,
   return matched.size();
 }
 
-Rewritten BestFor(absl::Span<const std::string> wanted_keys, const StateDict& state_dict) {
-  const std::unordered_set<std::string> wanted(wanted_keys.begin(), wanted_keys.end());
-  Rewritten best = Apply(Recipe{}, state_dict);
+Rewritten BestFor(const StateDictOptions& options, const StateDict& state_dict) {
+  const std::unordered_set<std::string> wanted(options.wanted_keys.begin(),
+                                               options.wanted_keys.end());
+  Rewritten best = Apply(Recipe{}, options, state_dict);
   std::size_t best_matches = CountMatches(best, wanted);
   if (best_matches == wanted.size()) return best;
   for (const Recipe& recipe : AllRecipes()) {
-    Rewritten candidate = Apply(recipe, state_dict);
+    Rewritten candidate = Apply(recipe, options, state_dict);
     const std::size_t matches = CountMatches(candidate, wanted);
     if (matches <= best_matches) continue;
     best_matches = matches;
@@ -117,8 +125,10 @@ Rewritten BestFor(absl::Span<const std::string> wanted_keys, const StateDict& st
   return best;
 }
 
-absl::StatusOr<Rewritten> StripConfigured(const std::string& prefix, const std::string& shown_name,
+absl::StatusOr<Rewritten> StripConfigured(const StateDictOptions& options,
+                                          const std::string& shown_name,
                                           const StateDict& state_dict) {
+  const std::string& prefix = options.strip_prefix;
   Rewritten result;
   result.stripped = prefix;
   for (const StateDictEntry& entry : state_dict.entries) {
@@ -130,16 +140,17 @@ absl::StatusOr<Rewritten> StripConfigured(const std::string& prefix, const std::
     }
     result.keys.push_back(entry.original_key.substr(prefix.size()));
   }
+  Rename(options, result.keys);
   return result;
 }
 
 absl::StatusOr<Rewritten> Rewrite(const StateDictOptions& options, const std::string& shown_name,
                                   const StateDict& state_dict) {
   if (!options.strip_prefix.empty()) {
-    return StripConfigured(options.strip_prefix, shown_name, state_dict);
+    return StripConfigured(options, shown_name, state_dict);
   }
-  if (!options.wanted_keys.empty()) return BestFor(options.wanted_keys, state_dict);
-  return Apply(Recipe{true, {kModulePrefix}}, state_dict);
+  if (!options.wanted_keys.empty()) return BestFor(options, state_dict);
+  return Apply(Recipe{true, {kModulePrefix}}, options, state_dict);
 }
 
 }  // namespace
@@ -155,7 +166,8 @@ absl::Status StripPrefixes(const StateDictOptions& options, const std::string& s
         absl::StrCat(shown_name, ": two tensors have the key ", Escape(key),
                      rewritten.stripped.empty()
                          ? std::string()
-                         : absl::StrCat(" once ", Escape(rewritten.stripped), " is stripped")));
+                         : absl::StrCat(" once ", Escape(rewritten.stripped), " is stripped"),
+                     options.rename ? ", as the rules rename them" : ""));
   }
   result.stripped_prefix = std::move(rewritten.stripped);
   for (std::size_t i = 0; i < result.entries.size(); ++i) {

@@ -2,6 +2,7 @@
 #ifndef RELIGHT_STORAGE_STATE_DICT_H_
 #define RELIGHT_STORAGE_STATE_DICT_H_
 
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -20,10 +21,13 @@ struct StateDictOptions {
   // The keys that the graph needs, where known: "module.", "_orig_mod." and "model." are then
   // stripped only if that makes more keys match. Without them the first two are always stripped.
   absl::Span<const std::string> wanted_keys;
+  // What becomes of a key after that; a prefix is worth stripping for what it makes of the keys.
+  // Empty: they stay.
+  std::function<std::string(std::string key)> rename;
 };
 
 struct StateDictEntry {
-  std::string key;           // After stripping.
+  std::string key;           // After stripping and renaming.
   std::string original_key;  // As in the file.
   NodeId node = kNoNode;     // kTensor or kUnsupportedTensor.
 };

@@ -107,15 +107,19 @@ class Inspector {
   }
 
   absl::Status FindWeights() {
-    if (options_.config == nullptr)
-      return FindAnyWeights(options_.state_dict_key, options_.strip_prefix);
+    if (options_.config == nullptr) {
+      storage::StateDictOptions where;
+      where.key = options_.state_dict_key;
+      where.strip_prefix = options_.strip_prefix;
+      return FindAnyWeights(where);
+    }
     const config::Checkpoints& where = options_.config->checkpoints;
     ConfigFindings& findings = result_.config.emplace();
     findings.allow_non_finite = options_.config->allow_non_finite;
     const auto* const network = std::get_if<network::Network>(&options_.config->graph);
     if (network == nullptr) {
       findings.graph_unknown = true;
-      return FindAnyWeights(where.state_dict_key, where.strip_prefix);
+      return FindAnyWeights(config::WhereWeightsAre(where));
     }
     findings.parameters = network->parameters();
     absl::StatusOr<config::WeightsComparison> compared =
@@ -123,13 +127,11 @@ class Inspector {
     if (!compared.ok()) return result_.weights_error = compared.status();
     result_.state_dict = std::move(compared->state_dict);
     findings.mismatch = std::move(compared->mismatch);
+    findings.left_aside = std::move(compared->left_aside);
     return ToStatus(findings.mismatch);
   }
 
-  absl::Status FindAnyWeights(const std::string& key, const std::string& strip_prefix) {
-    storage::StateDictOptions where;
-    where.key = key;
-    where.strip_prefix = strip_prefix;
+  absl::Status FindAnyWeights(const storage::StateDictOptions& where) {
     absl::StatusOr<storage::StateDict> found = storage::FindStateDict(*result_.checkpoint, where);
     if (!found.ok()) return result_.weights_error = found.status();
     result_.state_dict = *std::move(found);

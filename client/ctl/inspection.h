@@ -59,6 +59,7 @@ struct ConfigFindings {
   bool allow_non_finite = false;
   std::vector<ParameterSpec> parameters;  // What the graph needs.
   ParameterMismatch mismatch;
+  std::vector<std::string> left_aside;  // Keys that the graph does not know (strict: false).
 };
 
 enum class Outcome {

@@ -96,6 +96,7 @@ class Writer {
         {"parameters", config.graph_unknown ? Json(nullptr) : Json(config.parameters.size())},
         {"missing", Texts(config.mismatch.missing)},
         {"unexpected", Texts(config.mismatch.unexpected)},
+        {"left_aside", Texts(config.left_aside)},
         {"misshaped", std::move(misshaped)},
         {"mistyped", std::move(mistyped)}};
   }

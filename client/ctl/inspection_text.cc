@@ -30,20 +30,6 @@ std::string SizeText(std::uint64_t bytes) {
   return absl::StrCat(FormatBytes(bytes), " (", Grouped(bytes), " bytes)");
 }
 
-// "a, b and 3 more", escaped.
-std::string FirstFew(const std::vector<std::string>& names) {
-  std::vector<std::string> shown;
-  for (const std::string& name : names) {
-    if (shown.size() == kMaxShownNames) break;
-    shown.push_back(Escape(name));
-  }
-  std::string text = absl::StrJoin(shown, ", ");
-  if (names.size() > shown.size()) {
-    absl::StrAppend(&text, " and ", names.size() - shown.size(), " more");
-  }
-  return text;
-}
-
 class Writer {
  public:
   Writer(const Inspection& inspection, const InspectionStyle& style)
@@ -93,11 +79,11 @@ class Writer {
     if (summary.big_endian) Line("bytes", "big-endian; swapped as they are read");
     if (summary.locations.size() > 1 ||
         (summary.locations.size() == 1 && summary.locations[0] != "cpu")) {
-      Line("saved from", FirstFew(summary.locations));
+      Line("saved from", EscapeList(summary.locations, kMaxShownNames));
     }
     if (!summary.opaque_classes.empty()) {
-      Line("classes",
-           absl::StrCat(FirstFew(summary.opaque_classes), ": read as data, never executed"));
+      Line("classes", absl::StrCat(EscapeList(summary.opaque_classes, kMaxShownNames),
+                                   ": read as data, never executed"));
     }
     for (const std::string& note : summary.notes) Line("note", Escape(note, 512));
     if (inspection_.files.size() > 1) {
@@ -171,9 +157,11 @@ class Writer {
     if (!found.stripped_prefix.empty()) {
       Line("stripped", absl::StrCat("\"", Escape(found.stripped_prefix), "\" from every key"));
     }
-    if (!found.other_keys.empty()) Line("not tensors", FirstFew(found.other_keys));
+    if (!found.other_keys.empty())
+      Line("not tensors", EscapeList(found.other_keys, kMaxShownNames));
     if (!found.other_locations.empty()) {
-      Line("also at", absl::StrCat(FirstFew(found.other_locations), " (--key chooses)"));
+      Line("also at",
+           absl::StrCat(EscapeList(found.other_locations, kMaxShownNames), " (--key chooses)"));
     }
     WriteMetadata(found);
     if (inspection_.weights.empty()) return;
@@ -269,6 +257,10 @@ class Writer {
         Heading(name,
                 inspection_.files.empty() ? "accepts its names, shapes and types" : "accepts it",
                 Color::kGreen);
+        if (!config.left_aside.empty()) {
+          out_ += Indented(absl::StrCat("left aside, because the graph does not know them: ",
+                                        EscapeList(config.left_aside, kMaxShownNames), "\n"));
+        }
         return;
       case Outcome::kUndecided:
         Heading(name, "has a TorchScript graph: only relightd can tell", Color::kYellow);

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "base/status_macros.h"
+#include "server/config/key_rules.h"
 
 namespace relight::config {
 namespace {
@@ -23,6 +24,15 @@ storage::ReadOptions ReadOptionsOf(const Checkpoints& config) {
   storage::ReadOptions options;
   options.require_crc = config.require_crc;
   options.reject_unknown_globals = config.reject_unknown_classes;
+  options.limits = config.limits;
+  return options;
+}
+
+storage::StateDictOptions WhereWeightsAre(const Checkpoints& config) {
+  storage::StateDictOptions options;
+  options.key = config.state_dict_key;
+  options.strip_prefix = config.strip_prefix;
+  if (!config.rename.empty()) options.rename = KeyRules(config.rename);
   return options;
 }
 
@@ -30,9 +40,7 @@ absl::StatusOr<WeightsComparison> CompareWeights(const storage::Checkpoint& chec
                                                  const Checkpoints& config,
                                                  absl::Span<const ParameterSpec> parameters) {
   const std::vector<std::string> names = NamesOf(parameters);
-  storage::StateDictOptions options;
-  options.key = config.state_dict_key;
-  options.strip_prefix = config.strip_prefix;
+  storage::StateDictOptions options = WhereWeightsAre(config);
   options.wanted_keys = names;
   WeightsComparison comparison;
   RELIGHT_ASSIGN_OR_RETURN(comparison.state_dict, storage::FindStateDict(checkpoint, options));
@@ -43,6 +51,10 @@ absl::StatusOr<WeightsComparison> CompareWeights(const storage::Checkpoint& chec
     offered.push_back({entry.key, tensor.shape, tensor.dtype});
   }
   comparison.mismatch = CompareParameters(parameters, offered);
+  // Beside a missing key they may be what it was meant to be.
+  if (!config.strict && comparison.mismatch.missing.empty()) {
+    comparison.left_aside = std::exchange(comparison.mismatch.unexpected, {});
+  }
   return comparison;
 }
 

@@ -27,9 +27,13 @@ namespace relight::config {
 // How a model's checkpoints are opened.
 storage::ReadOptions ReadOptionsOf(const Checkpoints& config);
 
+// Where the config says that the weights are in a checkpoint, and how their keys are rewritten.
+storage::StateDictOptions WhereWeightsAre(const Checkpoints& config);
+
 struct WeightsComparison {
   storage::StateDict state_dict;
-  ParameterMismatch mismatch;  // Empty where it fits.
+  ParameterMismatch mismatch;           // Empty where it fits.
+  std::vector<std::string> left_aside;  // Keys that no parameter wants, where `strict` is false.
 };
 
 // Finds the weights of `checkpoint` where the config says, and compares them with `parameters`. An

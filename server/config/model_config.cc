@@ -14,6 +14,7 @@
 #include "base/escape.h"
 #include "base/status_macros.h"
 #include "relight/v1/model_config.pb.h"
+#include "server/config/checkpoints_reader.h"
 #include "server/config/config_errors.h"
 #include "server/config/config_file.h"
 #include "server/config/graph_reader.h"
@@ -27,17 +28,8 @@ constexpr std::int64_t kDefaultMaxBatchSize = 32;
 constexpr std::int64_t kLargestBatchSize = std::int64_t{1} << 20;
 constexpr std::int64_t kLargestFreeDim = std::int64_t{1} << 20;
 constexpr absl::Duration kLongestQueueDelay = absl::Minutes(10);
-constexpr absl::Duration kLongestSettling = absl::Hours(24);
 constexpr std::size_t kMaxPatternBytes = 256;
-constexpr std::size_t kMaxFolderBytes = 4096;
 constexpr int kMaxCudaDevices = 128;
-
-bool HasDotDot(const std::string& path) {
-  for (const auto& part : std::filesystem::path(path)) {
-    if (part == "..") return true;
-  }
-  return false;
-}
 
 bool HasFreeFirstDimension(const std::vector<TensorSpec>& specs) {
   for (const TensorSpec& spec : specs) {
@@ -59,7 +51,8 @@ class Reader {
     ReadDevice();
     ReadPrecision();
     ReadBatching();
-    ReadCheckpoints();
+    ReadCheckpoints(proto_.checkpoints(), place_.In("checkpoints", proto_.checkpoints()), config_,
+                    errors_);
     ReadVersion();
     ReadWarmUp();
     ReadArenas();
@@ -77,16 +70,11 @@ class Reader {
   void ReadMaxBatchSize(const Place& place);
   void ReadQueue(const Place& place);
   std::string BatchingObstacle() const;
-  void ReadCheckpoints();
   void ReadVersion();
   void CheckPattern(const Place& place);
   void ReadWarmUp();
   void ReadArenas();
   void ReadTrainingState();
-
-  std::string Resolve(const std::string& path) const {
-    return (std::filesystem::path(config_.folder) / path).string();
-  }
 
   const v1::ModelConfig& proto_;
   const Place& place_;
@@ -248,41 +236,6 @@ void Reader::ReadQueue(const Place& place) {
                   absl::StrCat("max_queue_bytes is ", out.max_queue_bytes, ", the least is ", least,
                                ": what one request takes"));
     }
-  }
-}
-
-void Reader::ReadCheckpoints() {
-  const v1::Checkpoints& checkpoints = proto_.checkpoints();
-  const Place place = place_.In("checkpoints", checkpoints);
-  Checkpoints& out = config_.checkpoints;
-  const std::string folder = checkpoints.folder().empty() ? "checkpoints" : checkpoints.folder();
-  if (folder.size() > kMaxFolderBytes || folder.find('\0') != std::string::npos) {
-    errors_.Add(place.Line("folder"), "checkpoints.folder is no path");
-  } else if (HasDotDot(folder)) {
-    errors_.Add(place.Line("folder"),
-                absl::StrCat("checkpoints.folder \"", Escape(folder),
-                             "\" must not contain \"..\": give a path below the model's folder or "
-                             "an absolute one"));
-  }
-  out.folder = Resolve(folder);
-  out.state_dict_key = checkpoints.state_dict_key();
-  out.strip_prefix = checkpoints.strip_prefix();
-  out.require_crc = checkpoints.require_crc();
-  out.reject_unknown_classes = checkpoints.reject_unknown_classes();
-
-  const auto read_ms = [&](const char* field, std::uint64_t value, absl::Duration& duration) {
-    const auto most = static_cast<std::uint64_t>(absl::ToInt64Milliseconds(kLongestSettling));
-    if (value > most) {
-      errors_.Add(place.Line(field), absl::StrCat(field, " is ", value, ", the most is ", most));
-    } else {
-      duration = absl::Milliseconds(static_cast<std::int64_t>(value));
-    }
-  };
-  if (checkpoints.has_settle_time_ms()) {
-    read_ms("settle_time_ms", checkpoints.settle_time_ms(), out.settle_time);
-  }
-  if (checkpoints.has_torn_timeout_ms()) {
-    read_ms("torn_timeout_ms", checkpoints.torn_timeout_ms(), out.torn_timeout);
   }
 }
 

@@ -12,6 +12,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "server/network/network.h"
+#include "storage/checkpoint.h"
 
 namespace relight::config {
 
@@ -40,6 +41,12 @@ struct Batching {
   std::uint64_t max_queue_bytes = std::uint64_t{256} << 20;
 };
 
+// Like re.sub(pattern, replacement, key). RE2's syntax, valid.
+struct RenameRule {
+  std::string pattern;
+  std::string replacement;
+};
+
 struct Checkpoints {
   std::string folder;  // Resolved against the model's folder.
   std::string state_dict_key;
@@ -48,6 +55,9 @@ struct Checkpoints {
   absl::Duration torn_timeout = absl::Seconds(30);
   bool require_crc = false;
   bool reject_unknown_classes = false;
+  std::vector<RenameRule> rename;
+  bool strict = true;
+  storage::ReadLimits limits;
 };
 
 enum class VersionSource { kAuto, kName, kMtime };

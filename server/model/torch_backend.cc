@@ -76,7 +76,7 @@ class TorchBackend final : public GraphFactory {
     }
     const auto& archive = std::get<config::TorchScriptGraph>(config.graph);
     return LoadTorchScriptGraph(archive.path, SignatureOf(config, archive), std::move(device),
-                                precision, TrialSizesOf(config));
+                                precision, TrialSizesOf(config), config.checkpoints.strict);
   }
 
   absl::StatusOr<std::shared_ptr<std::byte>> AllocateHost(const std::string& device,

@@ -149,7 +149,8 @@ absl::Status CheckNotFrozen(const std::vector<ParameterSlot>& slots) {
 
 absl::StatusOr<std::unique_ptr<Graph>> Load(const std::string& path, Signature signature,
                                             std::shared_ptr<Device> device,
-                                            config::Precision precision, const TrialSizes& sizes) {
+                                            config::Precision precision, const TrialSizes& sizes,
+                                            bool strict) {
   auto archive = std::make_shared<Archive>();
   archive->skeleton = torch::jit::load(path, device->torch_device());
   archive->skeleton.eval();
@@ -158,6 +159,9 @@ absl::StatusOr<std::unique_ptr<Graph>> Load(const std::string& path, Signature s
   const torch::jit::Module& module = archive->skeleton;
   RELIGHT_RETURN_IF_ERROR(CheckForwardSchema(module, archive->signature));
   archive->slots = FindParameterSlots(module);
+  if (!strict) {
+    for (ParameterSlot& slot : archive->slots) slot.spec.required = false;
+  }
   RELIGHT_RETURN_IF_ERROR(CheckNotFrozen(archive->slots));
   RELIGHT_RETURN_IF_ERROR(CheckTracedForEvaluation(module));
   const auto compute_type = ConvertWeights(module, precision, archive->slots);
@@ -180,15 +184,16 @@ absl::StatusOr<std::unique_ptr<Graph>> LoadTorchScriptGraph(const std::string& p
                                                             Signature signature,
                                                             std::shared_ptr<Device> device,
                                                             config::Precision precision,
-                                                            const TrialSizes& sizes) {
+                                                            const TrialSizes& sizes, bool strict) {
   const std::string subject = absl::StrCat("torchscript ", Escape(path));
   std::error_code error;
   if (!std::filesystem::is_regular_file(path, error)) {
     return absl::NotFoundError(absl::StrCat(subject, ": there is no such file"));
   }
   auto graph = WithoutExceptions(
-      "not an archive that LibTorch can load", absl::StatusCode::kInvalidArgument,
-      [&] { return Load(path, std::move(signature), std::move(device), precision, sizes); });
+      "not an archive that LibTorch can load", absl::StatusCode::kInvalidArgument, [&] {
+        return Load(path, std::move(signature), std::move(device), precision, sizes, strict);
+      });
   if (graph.ok()) return graph;
   return absl::Status(graph.status().code(),
                       absl::StrCat(subject, ": ", std::string(graph.status().message())));

@@ -21,12 +21,11 @@ struct TrialSizes {
 
 // Loads the archive at `path` (trusted: LibTorch's own loader reads it), tries it, and empties it
 // of its weights. NOT_FOUND where there is no such file; INVALID_ARGUMENT where it is no
-// TorchScript archive, does not fit `signature`, was frozen, or was traced in training mode.
-absl::StatusOr<std::unique_ptr<Graph>> LoadTorchScriptGraph(const std::string& path,
-                                                            Signature signature,
-                                                            std::shared_ptr<Device> device,
-                                                            config::Precision precision,
-                                                            const TrialSizes& sizes);
+// TorchScript archive, does not fit `signature`, was frozen, or was traced in training mode. Unless
+// `strict`, the archive's own value stands in for any that a checkpoint lacks.
+absl::StatusOr<std::unique_ptr<Graph>> LoadTorchScriptGraph(
+    const std::string& path, Signature signature, std::shared_ptr<Device> device,
+    config::Precision precision, const TrialSizes& sizes, bool strict = true);
 
 }  // namespace relight::model
 

@@ -105,8 +105,11 @@ class Load {
                        " ago; waiting until it has been still for that long"));
     }
     RELIGHT_ASSIGN_OR_RETURN(
-        loaded_.state_dict,
-        config::FindWeights(*loaded_.checkpoint, tools_.config.checkpoints, Parameters()));
+        config::WeightsComparison found,
+        config::CompareWeights(*loaded_.checkpoint, tools_.config.checkpoints, Parameters()));
+    RELIGHT_RETURN_IF_ERROR(ToStatus(found.mismatch));
+    loaded_.state_dict = std::move(found.state_dict);
+    loaded_.left_aside = std::move(found.left_aside);
     RELIGHT_ASSIGN_OR_RETURN(
         loaded_.plan, config::PlanFor(*loaded_.checkpoint, loaded_.state_dict, Parameters()));
     return absl::OkStatus();

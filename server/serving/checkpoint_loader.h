@@ -62,6 +62,7 @@ struct LoadTools {
 struct LoadedCheckpoint {
   std::shared_ptr<const storage::Checkpoint> checkpoint;
   storage::StateDict state_dict;
+  std::vector<std::string> left_aside;  // Keys that the graph does not know (strict: false).
   storage::WeightPlan plan;
   storage::WeightsDigest digest;
   // Holds the weights that the plan describes, for as long as it lives.

@@ -28,6 +28,8 @@ namespace {
 constexpr absl::Duration kWaitForBlock = absl::Seconds(30);
 // How soon such a wait notices that it is in vain.
 constexpr absl::Duration kWaitStep = absl::Milliseconds(200);
+// Keys in one message.
+constexpr std::size_t kMostNamed = 8;
 
 PolicySettings SettingsOf(const config::ModelConfig& config) {
   PolicySettings settings;
@@ -296,6 +298,7 @@ std::uint64_t Deployment::Publish(const LoadUnderWay& load, LoadResult result) {
   const auto start = std::chrono::steady_clock::now();
   const absl::Time now = surroundings_.clock.Now();
   LoadedCheckpoint& loaded = *result.loaded;
+  const std::string partial_fit = PartialFit(loaded);
   auto record = std::make_shared<VersionRecord>();
   record->version = load.order.version;
   record->generation = load.order.generation;
@@ -327,6 +330,7 @@ std::uint64_t Deployment::Publish(const LoadUnderWay& load, LoadResult result) {
                      .generation = load.order.generation,
                      .file = load.file,
                      .weights_digest = digest,
+                     .reason = partial_fit,
                      .phases = result.phases};
   journal_->Add(std::move(entry));
   journal_->CountReload("served");
@@ -341,27 +345,32 @@ std::uint64_t Deployment::Publish(const LoadUnderWay& load, LoadResult result) {
   spdlog::info("model {}: serves version {}, generation {}, from {} (weights {}) after {}",
                Escape(config_.name), record->version, load.order.generation, Escape(load.file),
                digest, absl::FormatDuration(total));
-  TellKeptBuffers(*record);
+  if (std::exchange(partial_fit_, partial_fit) != partial_fit && !partial_fit.empty()) {
+    spdlog::warn("model {}: {} fits in part: {}", Escape(config_.name), Escape(load.file),
+                 partial_fit);
+  }
   const std::uint64_t generation = load.order.generation;
   StartAftercare(record, std::move(loaded.checkpoint));
   return generation;
 }
 
-void Deployment::TellKeptBuffers(const VersionRecord& record) {
-  if (!std::holds_alternative<config::TorchScriptGraph>(config_.graph)) return;
-  std::unordered_set<std::string_view> given;
-  for (const storage::WeightTensor& tensor : record.plan.tensors) given.insert(tensor.key);
-  std::vector<std::string> kept;
-  for (const ParameterSpec& parameter : graph_->parameters()) {
-    if (!given.contains(parameter.name)) kept.push_back(parameter.name);
+std::string Deployment::PartialFit(const LoadedCheckpoint& loaded) const {
+  std::vector<std::string> parts;
+  const auto tell = [&parts](const std::vector<std::string>& keys, const char* what) {
+    if (!keys.empty()) parts.push_back(absl::StrCat(what, EscapeList(keys, kMostNamed)));
+  };
+  tell(loaded.left_aside, "left aside, because the graph does not know them: ");
+  // Only an archive has values of its own.
+  if (std::holds_alternative<config::TorchScriptGraph>(config_.graph)) {
+    std::unordered_set<std::string_view> given;
+    for (const storage::WeightTensor& tensor : loaded.plan.tensors) given.insert(tensor.key);
+    std::vector<std::string> kept;
+    for (const ParameterSpec& parameter : graph_->parameters()) {
+      if (!given.contains(parameter.name)) kept.push_back(parameter.name);
+    }
+    tell(kept, "as in the archive, because the checkpoint has no value for them: ");
   }
-  if (std::exchange(kept_buffers_, kept) == kept || kept.empty()) return;
-  constexpr std::size_t kMostNamed = 8;
-  const std::string more =
-      kept.size() > kMostNamed ? absl::StrCat(" and ", kept.size() - kMostNamed, " more") : "";
-  kept.resize(std::min(kept.size(), kMostNamed));
-  spdlog::info("model {}: {} has no value for the buffers {}{}: they keep those of the archive",
-               Escape(config_.name), Escape(record.file), Escape(absl::StrJoin(kept, ", ")), more);
+  return absl::StrJoin(parts, "; ");
 }
 
 void Deployment::Remember(const LoadUnderWay& load, const LoadResult& result) {

@@ -130,9 +130,9 @@ class Deployment {
 
   std::uint64_t Publish(const LoadUnderWay& load, LoadResult result);
   void Remember(const LoadUnderWay& load, const LoadResult& result);
-  // Logs which buffers `record` has from the archive and not from its checkpoint, where that is
-  // news: an archive does not say which of its buffers a state dict should hold.
-  void TellKeptBuffers(const VersionRecord& record);
+  // What of `loaded` the graph does not use, and what of the graph is not from it: which buffers a
+  // state dict should hold, a TorchScript archive does not say. Empty where all fits.
+  std::string PartialFit(const LoadedCheckpoint& loaded) const;
   void StartAftercare(const std::shared_ptr<VersionRecord>& record,
                       std::shared_ptr<const storage::Checkpoint> source);
 
@@ -154,8 +154,8 @@ class Deployment {
   FolderMemory memory_;
   absl::Status listing_;
   std::shared_ptr<LoadUnderWay> load_;
-  std::vector<std::string> kept_buffers_;  // As TellKeptBuffers told it.
-  std::atomic<bool> paused_{false};        // With one arena, while its weights are being replaced.
+  std::string partial_fit_;          // As it was logged last.
+  std::atomic<bool> paused_{false};  // With one arena, while its weights are being replaced.
 
   // Versions that are out of the slot and still in use; each is destroyed on a loader's thread.
   std::atomic<int> dying_{0};

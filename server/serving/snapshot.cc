@@ -179,7 +179,9 @@ class SnapshotWriter {
 
   // Every checksum, and that the weights are those in the version's block.
   absl::Status ReadBack(const std::string& path) const {
-    RELIGHT_ASSIGN_OR_RETURN(const storage::Checkpoint written, storage::Checkpoint::Open(path));
+    RELIGHT_ASSIGN_OR_RETURN(
+        const storage::Checkpoint written,
+        storage::Checkpoint::Open(path, {.limits = source_.config.checkpoints.limits}));
     // What was flushed need not stay cached, so that this asks the disk. A request, not a demand.
     ::posix_fadvise(written.fd(), 0, 0, POSIX_FADV_DONTNEED);
     config::Checkpoints where = source_.config.checkpoints;

@@ -38,5 +38,11 @@ TEST(EscapeTest, ResultIsAlwaysUtf8) {
   EXPECT_FALSE(IsUtf8(all));
 }
 
+TEST(EscapeListTest, NamesTheFirstAndCountsTheRest) {
+  EXPECT_EQ(EscapeList({}, 2), "");
+  EXPECT_EQ(EscapeList({"a", "b\n"}, 2), "a, b\\x0a");
+  EXPECT_EQ(EscapeList({"a", "b", "c", "d"}, 2), "a, b and 2 more");
+}
+
 }  // namespace
 }  // namespace relight

@@ -77,6 +77,66 @@ TEST(AcceptanceTest, TheConfigSaysHowFilesAreRead) {
   checkpoints.reject_unknown_classes = true;
   EXPECT_TRUE(ReadOptionsOf(checkpoints).require_crc);
   EXPECT_TRUE(ReadOptionsOf(checkpoints).reject_unknown_globals);
+  checkpoints.limits.max_nodes = 3;
+  EXPECT_EQ(storage::GetErrorCode(
+                storage::Checkpoint::Open(std::string(RELIGHT_TEST_DATA) + "/good/model_state.pth",
+                                          ReadOptionsOf(checkpoints))
+                    .status()),
+            storage::ErrorCode::kLimitExceeded);
+}
+
+// A graph whose parameters are called otherwise, and the rules that lead there.
+TEST(AcceptanceTest, RulesRenameKeysAlsoBehindAPrefix) {
+  const std::vector<ParameterSpec> parameters = {{"net.0.weight", {5, 10}},
+                                                 {"net.0.bias", {5}},
+                                                 {"net.1.weight", {2, 5}},
+                                                 {"net.1.bias", {2}}};
+  Checkpoints where;
+  where.rename = {{"^fc1\\.", "net.0."}, {"^fc(\\d)\\.", "net.\\1."}, {"^net\\.2", "net.1"}};
+  for (const char* name : {"model_state.pth", "ddp_prefixed.pth", "compiled_prefixed.pth"}) {
+    const storage::Checkpoint checkpoint = Open(name);
+    EXPECT_FALSE(FindWeights(checkpoint, {}, parameters).ok());
+    const auto found = FindWeights(checkpoint, where, parameters);
+    ASSERT_TRUE(found.ok()) << name << ": " << found.status();
+    EXPECT_EQ(PlanFor(checkpoint, *found, parameters)->tensors.size(), 4u);
+    EXPECT_EQ(found->entries[0].key, "net.0.weight");
+    EXPECT_THAT(found->entries[0].original_key, ::testing::EndsWith("fc1.weight"));
+  }
+}
+
+TEST(AcceptanceTest, RulesThatMakeTwoKeysOneAreRefused) {
+  Checkpoints where;
+  where.rename = {{"fc\\d", "fc"}};
+  const auto compared = CompareWeights(Open("model_state.pth"), where, SimpleNet());
+  EXPECT_EQ(storage::GetErrorCode(compared.status()), storage::ErrorCode::kPickleDuplicateKey);
+  EXPECT_THAT(std::string(compared.status().message()), HasSubstr("as the rules rename them"));
+}
+
+TEST(AcceptanceTest, WhereNotStrictWhatTheGraphDoesNotKnowIsLeftAside) {
+  const storage::Checkpoint checkpoint = Open("model_state.pth");
+  const std::vector<ParameterSpec> first(SimpleNet().begin(), SimpleNet().begin() + 2);
+  EXPECT_FALSE(FindWeights(checkpoint, {}, first).ok());
+  Checkpoints where;
+  where.strict = false;
+  const auto compared = CompareWeights(checkpoint, where, first);
+  ASSERT_TRUE(compared.ok()) << compared.status();
+  EXPECT_TRUE(compared->mismatch.empty());
+  EXPECT_THAT(compared->left_aside, ElementsAre("fc2.weight", "fc2.bias"));
+  EXPECT_EQ(PlanFor(checkpoint, compared->state_dict, first)->tensors.size(), 2u);
+}
+
+TEST(AcceptanceTest, NotEvenThenMayAValueBeMissingOrMisshaped) {
+  const storage::Checkpoint checkpoint = Open("model_state.pth");
+  Checkpoints where;
+  where.strict = false;
+  std::vector<ParameterSpec> parameters = SimpleNet();
+  parameters[3].name = "fc2.bais";
+  const auto compared = CompareWeights(checkpoint, where, parameters);
+  EXPECT_THAT(compared->mismatch.missing, ElementsAre("fc2.bais"));
+  EXPECT_THAT(compared->mismatch.unexpected, ElementsAre("fc2.bias")) << "it may be that one";
+  parameters = SimpleNet();
+  parameters[3].shape = {3};
+  EXPECT_EQ(CompareWeights(checkpoint, where, parameters)->mismatch.misshaped.size(), 1u);
 }
 
 TEST(AcceptanceTest, ValuesMustBeFiniteUnlessTheConfigOrABufferAllowsIt) {

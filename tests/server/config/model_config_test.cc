@@ -226,6 +226,43 @@ TEST(ModelConfigTest, CheckpointsMayLieElsewhere) {
       "/mnt/w");
 }
 
+TEST(ModelConfigTest, CheckpointsAreStrictAndBoundedUnlessItSaysOtherwise) {
+  const Checkpoints usual = MustParse(kSimpleNet).checkpoints;
+  EXPECT_TRUE(usual.strict);
+  EXPECT_TRUE(usual.rename.empty());
+  EXPECT_EQ(usual.limits.max_nodes, storage::ReadLimits().max_nodes);
+  const Checkpoints own = MustParse(absl::StrCat(kSimpleNet, R"pb(
+                            checkpoints {
+                              strict: false
+                              rename { pattern: "^net\\." }
+                              rename { pattern: "lin(\\d)" replacement: "fc\\1" }
+                              limits {
+                                max_file_bytes: 1
+                                max_entries: 2
+                                max_pickle_bytes: 3
+                                max_nodes: 4
+                                max_string_bytes: 5
+                                max_blob_bytes: 6
+                                max_tensor_bytes: 7
+                                max_expanded_bytes: 8
+                              }
+                            })pb"))
+                              .checkpoints;
+  EXPECT_FALSE(own.strict);
+  ASSERT_EQ(own.rename.size(), 2u);
+  EXPECT_EQ(own.rename[0].pattern, "^net\\.");
+  EXPECT_EQ(own.rename[0].replacement, "");
+  EXPECT_EQ(own.rename[1].replacement, "fc\\1");
+  EXPECT_EQ(own.limits.max_file_bytes, 1u);
+  EXPECT_EQ(own.limits.max_entries, 2u);
+  EXPECT_EQ(own.limits.max_pickle_bytes, 3u);
+  EXPECT_EQ(own.limits.max_nodes, 4u);
+  EXPECT_EQ(own.limits.max_string_bytes, 5u);
+  EXPECT_EQ(own.limits.max_blob_bytes, 6u);
+  EXPECT_EQ(own.limits.max_tensor_bytes, 7u);
+  EXPECT_EQ(own.limits.max_expanded_bytes, 8u);
+}
+
 TEST(ModelConfigTest, EveryDatatypeOfTheProtocolIsKnown) {
   for (const char* name : {"BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32",
                            "INT64", "FP16", "BF16", "FP32", "FP64"}) {
