@@ -38,10 +38,11 @@ struct ReadLimits {
   std::uint64_t max_pickle_bytes = std::uint64_t{256} << 20;
   std::uint64_t max_nodes = 20'000'000;
   std::uint64_t max_stack_items = 1'000'000;
-  std::uint64_t max_open_marks = 2'000;
+  std::uint64_t max_open_marks = 2'100;  // A value of max_depth takes one a level, and two more.
   std::uint64_t max_depth = 2'000;
   std::uint64_t max_expanded_nodes = 40'000'000;
-  std::uint64_t max_string_bytes = std::uint64_t{16} << 20;
+  // Protocol 2 has no bytes: they travel as text, which takes up to two bytes for one.
+  std::uint64_t max_string_bytes = std::uint64_t{128} << 20;
   std::uint64_t max_blob_bytes = std::uint64_t{64} << 20;
   std::uint64_t max_global_line_bytes = 1'024;
   std::uint64_t max_long_bytes = 256;
