@@ -19,6 +19,11 @@ function(relight_target_options target)
   if(CMAKE_CXX_COMPILER_ID MATCHES "Clang")
     target_compile_options(${target} PRIVATE -Wthread-safety)
   endif()
+  if(RELIGHT_FUZZ)
+    # Coverage for the fuzzer; an index out of a container's range is a finding, too.
+    target_compile_options(${target} PRIVATE -fsanitize=fuzzer-no-link)
+    target_compile_definitions(${target} PRIVATE _GLIBCXX_ASSERTIONS)
+  endif()
   if(RELIGHT_SANITIZE)
     target_compile_options(${target} PRIVATE -fsanitize=${RELIGHT_SANITIZE}
                            -fno-omit-frame-pointer -fno-sanitize-recover=all)

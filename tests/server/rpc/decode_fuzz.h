@@ -7,8 +7,8 @@
 
 namespace relight::rpc {
 
-// Decodes and translates `data`, cut into slices at places that follow from the data, and aborts
-// where the decoder and protobuf's own parser disagree.
+// Decodes and translates `data`, cut into slices in several ways, and aborts where the decoder and
+// protobuf's own parser disagree, or the decoder with itself.
 void DecodeFuzz(const std::uint8_t* data, std::size_t size);
 
 }  // namespace relight::rpc

@@ -34,6 +34,11 @@ struct Comparison {
 
 Comparison CompareWithProtobuf(const std::string& bytes, const std::vector<std::size_t>& cuts);
 
+// Where the decoder finds something else in the same bytes when they are cut otherwise; empty: it
+// does not.
+std::string CompareSlicings(const std::string& bytes, const std::vector<std::size_t>& cuts,
+                            const std::vector<std::size_t>& other_cuts);
+
 }  // namespace relight::rpc
 
 #endif  // RELIGHT_TESTS_SERVER_RPC_WIRE_COMPARISON_H_
