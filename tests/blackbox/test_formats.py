@@ -101,7 +101,8 @@ class FormatsTest(ArrivalTest):
                 state = integer_state(version)
                 self.place(daemon, files_of(state, version))
                 daemon.wait_serving(version)
-                request = admin_pb2.SnapshotRequest(model="simplenet", weights_only=True)
+                request = admin_pb2.SnapshotRequest(
+                    model="simplenet", weights_only=True, format=admin_pb2.SNAPSHOT_STATE_DICT)
                 *_, last = daemon.admin.Snapshot(request, timeout=harness.PATIENCE)
                 self.assertEqual(last.result.version, version)
                 written = torch.load(last.result.path, weights_only=True)

@@ -12,6 +12,7 @@ namespace relight::storage {
 namespace {
 
 constexpr int kMaxDepth = 6;
+constexpr std::size_t kMaxShared = 500;
 
 constexpr DType kDTypes[] = {
     DType::kBool,          DType::kUInt8,      DType::kInt8,           DType::kUInt16,
@@ -103,8 +104,24 @@ NodeId RandomCheckpoint::AddValue(int depth) {
   } else {
     node = AddLeaf();
   }
-  finished_.push_back(node);
+  const std::size_t unfolded = Unfolded(node);
+  unfolded_.emplace(node, unfolded);
+  if (unfolded <= kMaxShared) finished_.push_back(node);
   return node;
+}
+
+std::size_t RandomCheckpoint::Unfolded(NodeId node) const {
+  const auto known = [this](NodeId child) {
+    const auto found = unfolded_.find(child);
+    return found == unfolded_.end() ? 1 : found->second;
+  };
+  std::size_t count = 1;
+  if (tree_.IsDict(node)) {
+    for (const auto& [key, value] : tree_.pairs(node)) count += known(value);
+  } else if (tree_.Is(node, NodeKind::kList) || tree_.Is(node, NodeKind::kTuple)) {
+    for (const NodeId item : tree_.items(node)) count += known(item);
+  }
+  return count;
 }
 
 NodeId RandomCheckpoint::AddContainer(int depth) {
@@ -143,9 +160,11 @@ NodeId RandomCheckpoint::AddSet(int) {
 
 NodeId RandomCheckpoint::AddDict(NodeKind kind, int depth) {
   const NodeId dict = tree_.Add(kind);
-  for (std::size_t i = OneIn(50) ? 1000 + Below(10) : Below(8); i > 0; --i) {
+  // Beyond a thousand entries, dicts are written in batches. Those hold no containers.
+  const bool large = OneIn(50);
+  for (std::size_t i = large ? 1000 + Below(10) : Below(8); i > 0; --i) {
     const NodeId key = AddKey();
-    tree_.SetItem(dict, key, AddValue(depth));
+    tree_.SetItem(dict, key, AddValue(large ? kMaxDepth : depth));
   }
   if (kind != NodeKind::kOrderedDict || OneIn(2)) return dict;
   const NodeId attributes = tree_.Add(NodeKind::kDict);

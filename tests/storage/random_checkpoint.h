@@ -7,6 +7,7 @@
 #include <random>
 #include <set>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "storage/tree.h"
@@ -45,6 +46,8 @@ class RandomCheckpoint final : public StorageSource {
 
   void AddStorages();
   NodeId AddValue(int depth);
+  // How many values `node` is written as, when what is shared is written again each time.
+  std::size_t Unfolded(NodeId node) const;
   NodeId AddContainer(int depth);
   NodeId AddSequence(NodeKind kind, int depth);
   NodeId AddSet(int depth);
@@ -60,7 +63,9 @@ class RandomCheckpoint final : public StorageSource {
   std::mt19937_64 random_;
   Tree tree_;
   std::vector<Storage> storages_;
-  std::vector<NodeId> finished_;  // What may be shared without making a cycle.
+  // What may be shared without making a cycle, or a file of gigabytes.
+  std::vector<NodeId> finished_;
+  std::unordered_map<NodeId, std::size_t> unfolded_;
   std::int64_t keys_ = 0;
 };
 
