@@ -353,10 +353,10 @@ Verdict Record(const Attempt& attempt, absl::Time now, const PolicySettings& set
   FileMemory& file = found->second;
   if (file.identity != attempt.identity) {
     // What was read is not what was listed. The next scan compares against what was read.
+    file.arrived_whole = ArrivedByRename(memory, attempt.identity);
     file.identity = attempt.identity;
     file.still_since = now;
     file.attempts = 0;
-    file.arrived_whole = false;
     file.torn_since = absl::InfiniteFuture();
   }
   const bool torn = attempt.verdict == Verdict::kTorn;

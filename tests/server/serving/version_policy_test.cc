@@ -241,6 +241,18 @@ TEST_F(VersionPolicyTest, FreshFileThatCameByRenameIsSettled) {
   EXPECT_TRUE(ScanAndDecide().settled);
 }
 
+TEST_F(VersionPolicyTest, FileThatCameByRenameBetweenListingAndReadingIsSettled) {
+  Put("step-1.pt", absl::ZeroDuration());
+  const Decision decision = ScanAndDecide();
+  EXPECT_FALSE(decision.settled);
+  // The load opens another file than the one that was listed.
+  storage::FileIdentity& identity = folder_["step-1.pt"].identity;
+  identity.inode += 1000;
+  identity.changed = identity.modified + absl::Milliseconds(1);
+  Finish(decision, Verdict::kUnsettled);
+  EXPECT_TRUE(ScanAndDecide().settled);
+}
+
 TEST_F(VersionPolicyTest, KnownInodeUnderANewNameIsNotTakenForARename) {
   Put("step-1.pt", absl::ZeroDuration());
   Scan();
