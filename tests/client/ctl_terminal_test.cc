@@ -8,12 +8,12 @@
 #include <unistd.h>
 
 #include <filesystem>
-#include <fstream>
 #include <string>
 #include <vector>
 
 #include "base/unique_fd.h"
 #include "tests/client/fake_server.h"
+#include "tests/client/run_relightctl.h"
 
 namespace relight::client {
 namespace {
@@ -59,10 +59,7 @@ class CtlTerminalTest : public testing::Test {
     words.insert(words.begin(), RELIGHTCTL);
     words.insert(words.end(), {"--server", server_.target(), "--admin", server_.socket_path(),
                                "--timeout", "60s"});
-    std::vector<char*> pointers;
-    for (std::string& word : words) pointers.push_back(word.data());
-    pointers.push_back(nullptr);
-    char* environment[] = {nullptr};
+    std::vector<std::string> environment = SanitizerOptions();
     posix_spawn_file_actions_t files;
     posix_spawn_file_actions_init(&files);
     constexpr int kWrite = O_WRONLY | O_CREAT | O_TRUNC | O_NOCTTY;
@@ -71,7 +68,8 @@ class CtlTerminalTest : public testing::Test {
     posix_spawn_file_actions_addopen(&files, STDERR_FILENO, err.c_str(), kWrite, 0600);
     pid_t child = 0;
     const int error =
-        posix_spawn(&child, RELIGHTCTL, &files, nullptr, pointers.data(), environment);
+        posix_spawn(&child, RELIGHTCTL, &files, nullptr, Pointers(words).data(),
+                    Pointers(environment).data());
     posix_spawn_file_actions_destroy(&files);
     return error == 0 ? child : -1;
   }
@@ -85,11 +83,6 @@ class CtlTerminalTest : public testing::Test {
 
   FakeServer server_;
 };
-
-std::string ReadAll(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(file), {}};
-}
 
 TEST_F(CtlTerminalTest, WhatTakesLongerThanASecondShowsThatItIsUnderWay) {
   struct Case {

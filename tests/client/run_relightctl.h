@@ -7,6 +7,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
@@ -38,8 +39,18 @@ inline std::vector<char*> Pointers(std::vector<std::string>& words) {
   return pointers;
 }
 
-// With no more environment than `environment`, so that the tester's own does not matter. Keeps its
-// input and output in `folder`.
+// What the environment says to sanitizers, as "NAME=value": it goes for the children of a test too.
+inline std::vector<std::string> SanitizerOptions() {
+  std::vector<std::string> options;
+  for (const char* name : {"ASAN_OPTIONS", "TSAN_OPTIONS", "UBSAN_OPTIONS"}) {
+    const char* const value = std::getenv(name);
+    if (value != nullptr) options.push_back(std::string(name) + "=" + value);
+  }
+  return options;
+}
+
+// With no more environment than `environment` and what sanitizers need, so that the tester's own
+// does not matter. Keeps its input and output in `folder`.
 inline Outcome RunRelightctl(const std::filesystem::path& folder, std::vector<std::string> words,
                              const std::string& input = "",
                              std::vector<std::string> environment = {}) {
@@ -54,6 +65,7 @@ inline Outcome RunRelightctl(const std::filesystem::path& folder, std::vector<st
   posix_spawn_file_actions_addopen(&files, STDOUT_FILENO, out.c_str(), kWrite, 0600);
   posix_spawn_file_actions_addopen(&files, STDERR_FILENO, err.c_str(), kWrite, 0600);
   words.insert(words.begin(), RELIGHTCTL);
+  for (std::string& option : SanitizerOptions()) environment.push_back(std::move(option));
   pid_t child = 0;
   const int error = posix_spawn(&child, RELIGHTCTL, &files, nullptr, Pointers(words).data(),
                                 Pointers(environment).data());
