@@ -67,9 +67,8 @@ class CtlTerminalTest : public testing::Test {
     posix_spawn_file_actions_addopen(&files, STDOUT_FILENO, out.c_str(), kWrite, 0600);
     posix_spawn_file_actions_addopen(&files, STDERR_FILENO, err.c_str(), kWrite, 0600);
     pid_t child = 0;
-    const int error =
-        posix_spawn(&child, RELIGHTCTL, &files, nullptr, Pointers(words).data(),
-                    Pointers(environment).data());
+    const int error = posix_spawn(&child, RELIGHTCTL, &files, nullptr, Pointers(words).data(),
+                                  Pointers(environment).data());
     posix_spawn_file_actions_destroy(&files);
     return error == 0 ? child : -1;
   }
