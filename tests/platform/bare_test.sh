@@ -21,6 +21,8 @@ done
 cp -L /etc/resolv.conf "$root/etc/resolv.conf"
 # How to reach the package registry of npm is this machine's business.
 [ ! -f "$HOME/.npmrc" ] || cp "$HOME/.npmrc" "$root/root/.npmrc"
+: >"$root/root/node-ca.crt"
+[ -z "${NODE_EXTRA_CA_CERTS:-}" ] || cp -L "$NODE_EXTRA_CA_CERTS" "$root/root/node-ca.crt"
 git clone -q --no-hardlinks "$source" "$root/root/relight"
 mkdir -p "$root/ccache"
 
@@ -34,6 +36,7 @@ for command in demo test; do
     mount --rbind /dev "$root/dev"
     if [ -n "$cache" ]; then mount --bind "$cache" "$root/ccache"; fi
     exec env -i HOME=/root TERM=dumb LANG=C.UTF-8 CCACHE_DIR=/ccache \
+      NODE_EXTRA_CA_CERTS=/root/node-ca.crt \
       PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
       chroot "$root" sh -ec "cd /root/relight && exec ./dev \"\$1\"" sh "$command"
   ' sh "$root" "$command" "${CCACHE_DIR:-}"
