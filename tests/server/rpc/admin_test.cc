@@ -1,6 +1,5 @@
 // The admin service over its Unix socket.
 #include <gmock/gmock.h>
-#include <grpcpp/generic/generic_stub.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -10,7 +9,6 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
-#include <future>
 
 #include "base/unique_fd.h"
 #include "relight/v1/admin.grpc.pb.h"
@@ -234,15 +232,7 @@ TEST_F(AdminTest, WatchSendsTheStatusNowAndAfterEachChange) {
 
 TEST_F(AdminTest, BytesThatAreNoMessageAreInvalidNamingTheMethod) {
   for (const std::string method : {"/relight.v1.Admin/Pin", "/relight.v1.Admin/Snapshot"}) {
-    grpc::GenericStub generic(admin_channel_);
-    grpc::ClientContext context;
-    const grpc::Slice slice("\xff\xff\xff");
-    const grpc::ByteBuffer request(&slice, 1);
-    grpc::ByteBuffer response;
-    std::promise<grpc::Status> done;
-    generic.UnaryCall(&context, method, {}, &request, &response,
-                      [&done](grpc::Status status) { done.set_value(std::move(status)); });
-    const grpc::Status status = done.get_future().get();
+    const grpc::Status status = CallWithBytes(admin_channel_, method, "\xff\xff\xff");
     EXPECT_EQ(status.error_code(), StatusCode::INVALID_ARGUMENT);
     EXPECT_THAT(status.error_message(), HasSubstr(method));
   }

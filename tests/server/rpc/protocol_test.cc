@@ -1,10 +1,7 @@
 // The calls of the inference service other than inference, and reflection.
 #include <gmock/gmock.h>
 #include <google/protobuf/text_format.h>
-#include <grpcpp/generic/generic_stub.h>
 #include <grpcpp/grpcpp.h>
-
-#include <future>
 
 #include "tests/server/rpc/server_fixture.h"
 
@@ -28,18 +25,6 @@ class ProtocolTest : public ServerTest {
     Response response;
     status_ = (stub_.get()->*method)(&context, request, &response);
     return response;
-  }
-
-  grpc::Status CallWithBytes(const std::string& method, const std::string& bytes) {
-    grpc::GenericStub generic(channel_);
-    grpc::ClientContext context;
-    const grpc::Slice slice(bytes);
-    const grpc::ByteBuffer request(&slice, 1);
-    grpc::ByteBuffer response;
-    std::promise<grpc::Status> done;
-    generic.UnaryCall(&context, method, {}, &request, &response,
-                      [&done](grpc::Status status) { done.set_value(std::move(status)); });
-    return done.get_future().get();
   }
 
   grpc::Status status_;
@@ -262,7 +247,7 @@ TEST_F(ProtocolTest, BytesThatAreNoMessageAreInvalidNamingTheMethod) {
        {"/inference.GRPCInferenceService/ModelReady",
         "/inference.GRPCInferenceService/SystemSharedMemoryStatus", "/grpc.health.v1.Health/Check",
         "/grpc.health.v1.Health/Watch"}) {
-    const grpc::Status status = CallWithBytes(method, "\xff\xff\xff");
+    const grpc::Status status = CallWithBytes(channel_, method, "\xff\xff\xff");
     EXPECT_EQ(status.error_code(), StatusCode::INVALID_ARGUMENT) << method;
     EXPECT_THAT(status.error_message(), HasSubstr(method));
   }
@@ -271,7 +256,8 @@ TEST_F(ProtocolTest, BytesThatAreNoMessageAreInvalidNamingTheMethod) {
 TEST_F(ProtocolTest, MethodsThatAreNotThereAreUnimplementedWhateverTheirBytes) {
   for (const std::string method : {"/inference.GRPCInferenceService/NoSuch",
                                    "/relight.v1.Admin/GetStatus", "/no.Service/ModelReady"}) {
-    EXPECT_EQ(CallWithBytes(method, "\xff\xff\xff").error_code(), StatusCode::UNIMPLEMENTED)
+    EXPECT_EQ(CallWithBytes(channel_, method, "\xff\xff\xff").error_code(),
+              StatusCode::UNIMPLEMENTED)
         << method;
   }
 }
