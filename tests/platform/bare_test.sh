@@ -26,13 +26,13 @@ cp -L /etc/resolv.conf "$root/etc/resolv.conf"
 git clone -q --no-hardlinks "$source" "$root/root/relight"
 mkdir -p "$root/ccache"
 
-# Mounts and processes end with the shell in there.
+# Mounts end with the shell in there.
 for command in demo test; do
   say "./dev $command"
   # shellcheck disable=SC2016 # Expanded by the inner shell.
-  unshare --mount --pid --fork --kill-child sh -ec '
+  unshare --mount sh -ec '
     root=$1 command=$2 cache=$3
-    mount -t proc proc "$root/proc"
+    mount --rbind /proc "$root/proc"
     mount --rbind /dev "$root/dev"
     if [ -n "$cache" ]; then mount --bind "$cache" "$root/ccache"; fi
     exec env -i HOME=/root TERM=dumb LANG=C.UTF-8 CCACHE_DIR=/ccache \
