@@ -20,10 +20,13 @@ for tool in make g++ cmake git sudo; do
 done
 cp -L /etc/resolv.conf "$root/etc/resolv.conf"
 # How to reach the package registry of npm is this machine's business.
-[ ! -f "$HOME/.npmrc" ] || cp "$HOME/.npmrc" "$root/root/.npmrc"
-: >"$root/root/node-ca.crt"
-[ -z "${NODE_EXTRA_CA_CERTS:-}" ] || cp -L "$NODE_EXTRA_CA_CERTS" "$root/root/node-ca.crt"
-git clone -q --no-hardlinks "$source" "$root/root/relight"
+[ ! -f "$HOME/.npmrc" ] || cp "$HOME/.npmrc" "$root/srv/.npmrc"
+authority=
+if [ -n "${NODE_EXTRA_CA_CERTS:-}" ]; then
+  authority=/srv/authority.crt
+  cp -L "$NODE_EXTRA_CA_CERTS" "$root$authority"
+fi
+git clone -q --no-hardlinks "$source" "$root/srv/relight"
 mkdir -p "$root/ccache"
 
 # Mounts end with the shell in there.
@@ -31,14 +34,14 @@ for command in demo test; do
   say "./dev $command"
   # shellcheck disable=SC2016 # Expanded by the inner shell.
   unshare --mount sh -ec '
-    root=$1 command=$2 cache=$3
+    root=$1 command=$2 cache=$3 authority=$4
     mount --rbind /proc "$root/proc"
     mount --rbind /dev "$root/dev"
     if [ -n "$cache" ]; then mount --bind "$cache" "$root/ccache"; fi
-    exec env -i HOME=/root TERM=dumb LANG=C.UTF-8 CCACHE_DIR=/ccache \
-      NODE_EXTRA_CA_CERTS=/root/node-ca.crt \
+    exec env -i HOME=/srv TERM=dumb LANG=C.UTF-8 CCACHE_DIR=/ccache \
+      ${authority:+NODE_EXTRA_CA_CERTS="$authority"} \
       PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
-      chroot "$root" sh -ec "cd /root/relight && exec ./dev \"\$1\"" sh "$command"
-  ' sh "$root" "$command" "${CCACHE_DIR:-}"
+      chroot "$root" sh -ec "cd /srv/relight && exec ./dev \"\$1\"" sh "$command"
+  ' sh "$root" "$command" "${CCACHE_DIR:-}" "$authority"
 done
 say 'both commands work on a bare machine'
