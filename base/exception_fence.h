@@ -5,6 +5,8 @@
 #define RELIGHT_BASE_EXCEPTION_FENCE_H_
 
 #include <exception>
+#include <new>
+#include <string>
 #include <string_view>
 
 #include "absl/status/status.h"
@@ -12,15 +14,18 @@
 
 namespace relight {
 
-// What `work` returns, an absl::Status or absl::StatusOr. RESOURCE_EXHAUSTED, beginning with
-// `doing`, where it throws.
+// What `work` returns, an absl::Status or absl::StatusOr. Where it throws, a status that begins
+// with `doing`: RESOURCE_EXHAUSTED for memory that ran out, INTERNAL for anything else, which is a
+// fault of this program.
 template <typename Work>
 auto WithinFence(std::string_view doing, Work&& work) -> decltype(work()) {
   try {
     return work();
+  } catch (const std::bad_alloc& error) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat(std::string(doing), " ran out of memory: ", error.what()));
   } catch (const std::exception& error) {
-    return absl::ResourceExhaustedError(absl::StrCat(absl::string_view(doing.data(), doing.size()),
-                                                     " ran out of memory: ", error.what()));
+    return absl::InternalError(absl::StrCat(std::string(doing), " failed: ", error.what()));
   }
 }
 

@@ -3,19 +3,16 @@
 #include <cstddef>
 
 #include "base/status_macros.h"
+#include "storage/bytes.h"
 
 namespace relight::storage {
 namespace {
 
 constexpr std::size_t kPendingBytes = std::size_t{256} << 10;
 
-absl::Span<const std::byte> BytesOf(std::string_view text) {
-  return {reinterpret_cast<const std::byte*>(text.data()), text.size()};
-}
-
 }  // namespace
 
-absl::Status BufferedSink::Put(std::string_view text) { return Put(BytesOf(text)); }
+absl::Status BufferedSink::Put(std::string_view text) { return Put(AsBytes(text)); }
 
 absl::Status BufferedSink::Put(absl::Span<const std::byte> bytes) {
   if (pending_.size() + bytes.size() > kPendingBytes) RELIGHT_RETURN_IF_ERROR(Flush());
@@ -26,7 +23,7 @@ absl::Status BufferedSink::Put(absl::Span<const std::byte> bytes) {
 
 absl::Status BufferedSink::Flush() {
   if (pending_.empty()) return absl::OkStatus();
-  const absl::Status flushed = sink_(BytesOf(pending_));
+  const absl::Status flushed = sink_(AsBytes(pending_));
   pending_.clear();
   return flushed;
 }

@@ -27,7 +27,6 @@ namespace relight::storage {
 namespace {
 
 constexpr std::size_t kHeaderAlignment = 8;
-constexpr std::size_t kMaxListed = 32;
 
 // Tensors that agree in this are tied.
 using View = std::tuple<std::uint32_t, DType, std::int64_t, std::vector<std::int64_t>,
@@ -122,12 +121,9 @@ class Planner {
 
   absl::Status CheckProblems() const {
     if (problems_.empty()) return absl::OkStatus();
-    const std::size_t listed = std::min(problems_.size(), kMaxListed);
-    const std::vector<std::string> first(problems_.begin(),
-                                         problems_.begin() + static_cast<std::ptrdiff_t>(listed));
-    return absl::InvalidArgumentError(absl::StrCat(
-        problems_.size(), " tensors cannot be written as safetensors (", absl::StrJoin(first, "; "),
-        listed < problems_.size() ? "; ..." : "", "): ask for a state dict"));
+    return absl::InvalidArgumentError(
+        absl::StrCat(problems_.size(), " tensors cannot be written as safetensors (",
+                     FirstLines(problems_), "): ask for a state dict"));
   }
 
   // Of tied tensors the first is kept: in a state dict as a rule the one that has its own weight,

@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/types/span.h"
 
 namespace relight::storage {
 namespace {
@@ -23,14 +24,16 @@ std::vector<std::string> ReportLines::Take() && {
   return std::move(lines_);
 }
 
+std::string FirstLines(const std::vector<std::string>& lines) {
+  const std::size_t listed = std::min(lines.size(), kMaxListed);
+  return absl::StrCat(absl::StrJoin(absl::MakeSpan(lines).first(listed), "; "),
+                      listed < lines.size() ? "; ..." : "");
+}
+
 absl::Status CheckLossless(const std::vector<std::string>& left_out) {
   if (left_out.empty()) return absl::OkStatus();
-  const std::size_t listed = std::min(left_out.size(), kMaxListed);
-  const std::vector<std::string> first(left_out.begin(),
-                                       left_out.begin() + static_cast<std::ptrdiff_t>(listed));
   return absl::InvalidArgumentError(
-      absl::StrCat(left_out.size(), " values cannot be carried (", absl::StrJoin(first, "; "),
-                   listed < left_out.size() ? "; ..." : "",
+      absl::StrCat(left_out.size(), " values cannot be carried (", FirstLines(left_out),
                    "): allow leaving them out, or save them otherwise"));
 }
 

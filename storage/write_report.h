@@ -33,6 +33,9 @@ class ReportLines {
   std::size_t count_ = 0;
 };
 
+// "a; b; ...": the first 32 of `lines`, for a message.
+std::string FirstLines(const std::vector<std::string>& lines);
+
 // OK where nothing was left out; else the INVALID_ARGUMENT of a lossless write.
 absl::Status CheckLossless(const std::vector<std::string>& left_out);
 

@@ -3,7 +3,8 @@
 // these, in this order:
 //
 //   Checkpoint::Open(path, ReadOptionsOf(config.checkpoints))
-//   FindWeights     names, shapes and types, all mismatches at once
+//   FindWeights     names, shapes and types, all mismatches at once; CompareWeights where one also
+//                   wants to know what does not fit, or what is left aside
 //   PlanFor         types and layouts that can be served at all
 //   LoadWeights or ExamineWeights (storage/weights.h)
 //   CheckValues     finite where they must be

@@ -3,18 +3,16 @@
 #include "absl/strings/str_cat.h"
 #include "base/escape.h"
 #include "base/status_macros.h"
+#include "storage/candidate_names.h"
 
 namespace relight::serving {
 namespace {
 
 constexpr std::string_view kSafetensorsSuffix = ".safetensors";
-constexpr std::string_view kTorchSuffixes[] = {".pt", ".pth", ".ckpt", ".bin"};
 
+// Of a checkpoint in the other format.
 bool HasTorchSuffix(std::string_view path) {
-  for (const std::string_view suffix : kTorchSuffixes) {
-    if (path.ends_with(suffix)) return true;
-  }
-  return false;
+  return storage::HasCandidateSuffix(path) && !path.ends_with(kSafetensorsSuffix);
 }
 
 absl::Status Contradiction(std::string_view one, std::string_view other, std::string_view advice) {

@@ -783,14 +783,17 @@ class ConvBnNet(torch.nn.Module):
 class ConvBnTest(unittest.TestCase):
     FIXTURES = ("conv_bn_state.pth", "conv_bn_entire.pth", "conv_bn_channels_last.pth")
 
-    def test_as_torchscript_every_way_of_saving(self):
-        config = """
+    def scripted(self):
+        daemon = Daemon(models={"conv_bn": """
         input { name: "x" datatype: "FP32" shape: [-1, 3, 4, 4] }
         output { name: "y" datatype: "FP32" shape: [-1, 3] }
         torchscript { file: "graph.pt" }
-        """
-        daemon = Daemon(models={"conv_bn": config})
+        """})
         torch.jit.script(ConvBnNet().eval()).save(os.path.join(daemon.repository, "conv_bn", "graph.pt"))
+        return daemon
+
+    def test_as_torchscript_every_way_of_saving(self):
+        daemon = self.scripted()
         with daemon:
             for version, file in enumerate(self.FIXTURES, 1):
                 x, wanted, _ = io_case("conv_bn.json", file)
@@ -804,13 +807,7 @@ class ConvBnTest(unittest.TestCase):
                 np.testing.assert_allclose(got, wanted, atol=1e-5, err_msg=file)
 
     def test_as_torchscript_the_log_names_buffers_that_stay_the_archives(self):
-        config = """
-        input { name: "x" datatype: "FP32" shape: [-1, 3, 4, 4] }
-        output { name: "y" datatype: "FP32" shape: [-1, 3] }
-        torchscript { file: "graph.pt" }
-        """
-        daemon = Daemon(models={"conv_bn": config})
-        torch.jit.script(ConvBnNet().eval()).save(os.path.join(daemon.repository, "conv_bn", "graph.pt"))
+        daemon = self.scripted()
         state = integer_conv_bn(1)
         state["features.1.running_mean"].zero_()
         state["features.1.running_var"].fill_(1)
