@@ -21,9 +21,12 @@
 namespace relight::storage {
 namespace {
 
+// Says whose they are: stale ones are removed from folders that others write to as well.
+constexpr std::string_view kMarker = ".relight-";
 constexpr std::string_view kTemporarySuffix = ".tmp";
 constexpr std::size_t kRandomDigits = 16;
-// Leaves room for the dot, the random part and the suffix within the 255 bytes of a name.
+// Leaves room for the dot, the marker, the random part and the suffix within the 255 bytes of a
+// name.
 constexpr std::size_t kMaxNameInTemporary = 200;
 constexpr int kMaxFolders = 100'000;
 
@@ -31,18 +34,18 @@ std::string TemporaryName(const std::string& name) {
   std::uint64_t random = 0;
   // Fails only where the kernel has no randomness yet; O_EXCL then sorts out equal names.
   [[maybe_unused]] const ssize_t got = ::getrandom(&random, sizeof(random), 0);
-  return absl::StrCat(".", name.substr(0, kMaxNameInTemporary), ".",
-                      absl::Hex(random, absl::kZeroPad16), ".tmp");
+  return absl::StrCat(".", name.substr(0, kMaxNameInTemporary), std::string(kMarker),
+                      absl::Hex(random, absl::kZeroPad16), std::string(kTemporarySuffix));
 }
 
 bool IsTemporaryName(std::string_view name) {
-  constexpr std::size_t kTail = 1 + kRandomDigits + kTemporarySuffix.size();
+  constexpr std::size_t kTail = kMarker.size() + kRandomDigits + kTemporarySuffix.size();
   if (name.size() <= 1 + kTail || name.front() != '.' || !name.ends_with(kTemporarySuffix)) {
     return false;
   }
   const std::string_view tail = name.substr(name.size() - kTail);
-  const std::string_view digits = tail.substr(1, kRandomDigits);
-  return tail.front() == '.' && digits.find_first_not_of("0123456789abcdef") == digits.npos;
+  const std::string_view digits = tail.substr(kMarker.size(), kRandomDigits);
+  return tail.starts_with(kMarker) && digits.find_first_not_of("0123456789abcdef") == digits.npos;
 }
 
 absl::Status Retrying(std::string_view what, const auto& call) {
@@ -245,6 +248,17 @@ absl::Status AtomicFile::Commit(unsigned mode) {
   return Retrying(Describe("flushing its folder to the disk"), [&] { return ::fsync(parent); });
 }
 
+absl::StatusOr<UniqueFd> AtomicFile::Unlink() && {
+  if (temporary_name_.empty() || failed_) {
+    return absl::FailedPreconditionError(Describe("committed or failed before"));
+  }
+  if (::unlinkat(parent_.get(), temporary_name_.c_str(), 0) != 0) {
+    return PosixError(Describe("taking its name away"), errno);
+  }
+  temporary_name_.clear();
+  return std::move(file_);
+}
+
 std::string AtomicFile::temporary_path() const {
   return absl::StrCat("/proc/self/fd/", parent_.get(), "/", temporary_name_);
 }
@@ -267,7 +281,7 @@ bool RemoveIfStale(int folder, const char* name) {
 
 }  // namespace
 
-absl::StatusOr<int> RemoveStaleTemporaries(int folder_fd) {
+absl::StatusOr<int> RemoveStaleTemporaries(int folder_fd, Reach reach) {
   int removed = 0;
   int seen = 0;
   // Paths relative to folder_fd rather than descriptors, of which a deep tree might need too many.
@@ -285,7 +299,9 @@ absl::StatusOr<int> RemoveStaleTemporaries(int folder_fd) {
     while (const dirent* entry = ::readdir(stream)) {
       const std::string_view name = entry->d_name;
       if (name == "." || name == "..") continue;
-      if (IsFolder(folder, *entry)) pending.push_back(absl::StrCat(path, "/", entry->d_name));
+      if (reach == Reach::kTree && IsFolder(folder, *entry)) {
+        pending.push_back(absl::StrCat(path, "/", entry->d_name));
+      }
       if (IsTemporaryName(name) && RemoveIfStale(folder, entry->d_name)) ++removed;
     }
     ::closedir(stream);

@@ -14,8 +14,9 @@
 
 namespace relight::storage {
 
-// Written under a temporary name beside its own (hidden, ending in ".tmp", mode 0600, locked while
-// this object lives), and moved there by Commit. Destroying it uncommitted removes the temporary.
+// Written under a temporary name beside its own (".NAME.relight-RANDOM.tmp": hidden, and certainly
+// ours; mode 0600, locked while this object lives), and moved there by Commit. Destroying it
+// uncommitted removes the temporary.
 //
 // Thread-compatible.
 // Errors: INVALID_ARGUMENT for a path that may not be used, ALREADY_EXISTS, RESOURCE_EXHAUSTED for
@@ -38,6 +39,9 @@ class AtomicFile {
   absl::Status Sync();
   // Renames it into place and flushes the folder. Nothing can be written afterwards.
   absl::Status Commit(unsigned mode = 0644);
+  // Instead of committing: takes the name away, so that what was written lives for as long as the
+  // descriptor is open, whatever becomes of the process. Its position is at the end.
+  absl::StatusOr<UniqueFd> Unlink() &&;
   // Usable with open(2) while this object lives and is not committed.
   std::string temporary_path() const;
   std::uint64_t written_bytes() const { return written_bytes_; }
@@ -63,9 +67,11 @@ class AtomicFile {
 // components, a trailing slash, a NUL, or a name of our own temporaries. OK otherwise.
 absl::Status CheckRelativePath(std::string_view path);
 
-// Removes temporaries below `folder_fd` (subfolders too, no symlinks) that no living AtomicFile of
-// any process holds: what a killed process left. Returns how many went.
-absl::StatusOr<int> RemoveStaleTemporaries(int folder_fd);
+enum class Reach { kFolder, kTree };
+
+// Removes temporaries in `folder_fd` (of kTree in its subfolders too, through no symlinks) that no
+// living AtomicFile of any process holds: what a killed process left. Returns how many went.
+absl::StatusOr<int> RemoveStaleTemporaries(int folder_fd, Reach reach = Reach::kTree);
 
 }  // namespace relight::storage
 

@@ -119,7 +119,7 @@ TEST_F(AtomicFileTest, RefusesPathsThatLeadOutOrAreNoFile) {
                                         "x/",
                                         std::string("a\0b", 3),
                                         std::string(256, 'a'),
-                                        ".a.pt.0123456789abcdef.tmp"};
+                                        ".a.pt.relight-0123456789abcdef.tmp"};
   for (const std::string& path : bad) {
     const absl::Status status = Create(path).status();
     EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << path;
@@ -244,9 +244,10 @@ TEST_F(AtomicFileTest, WhatAKilledProcessLeftIsRemovedAndTheLivingSpared) {
   auto living = Create("living.pt");
   ASSERT_TRUE(living.ok());
   folder_.Write(".not-ours.tmp");
-  folder_.Write(".x.0123456789ABCDEF.tmp");
+  folder_.Write(".not-ours.0123456789abcdef.tmp");
+  folder_.Write(".x.relight-0123456789ABCDEF.tmp");
   TempFolder outside;
-  outside.Write(".x.0123456789abcdef.tmp");
+  outside.Write(".x.relight-0123456789abcdef.tmp");
   folder_.Symlink(outside.path(), "link");
 
   const absl::StatusOr<int> removed = RemoveStaleTemporaries(fd_.get());
@@ -254,9 +255,41 @@ TEST_F(AtomicFileTest, WhatAKilledProcessLeftIsRemovedAndTheLivingSpared) {
   EXPECT_EQ(*removed, 1);
   EXPECT_TRUE(std::filesystem::is_empty(folder_.Path("sub")));
   EXPECT_TRUE(folder_.Has(".not-ours.tmp"));
-  EXPECT_TRUE(folder_.Has(".x.0123456789ABCDEF.tmp"));
-  EXPECT_TRUE(outside.Has(".x.0123456789abcdef.tmp"));
+  EXPECT_TRUE(folder_.Has(".not-ours.0123456789abcdef.tmp"));
+  EXPECT_TRUE(folder_.Has(".x.relight-0123456789ABCDEF.tmp"));
+  EXPECT_TRUE(outside.Has(".x.relight-0123456789abcdef.tmp"));
   EXPECT_TRUE(living->Commit().ok());
+}
+
+TEST_F(AtomicFileTest, SubfoldersAreLeftAloneWhereOnlyTheFolderIsToBeCleaned) {
+  folder_.Write(".x.relight-0123456789abcdef.tmp");
+  folder_.MakeFolder("sub");
+  folder_.Write("sub/.x.relight-0123456789abcdef.tmp");
+  const absl::StatusOr<int> removed = RemoveStaleTemporaries(fd_.get(), Reach::kFolder);
+  ASSERT_TRUE(removed.ok()) << removed.status();
+  EXPECT_EQ(*removed, 1);
+  EXPECT_THAT(Names(), ::testing::ElementsAre("sub"));
+  EXPECT_TRUE(folder_.Has("sub/.x.relight-0123456789abcdef.tmp"));
+}
+
+TEST_F(AtomicFileTest, UnlinkedLivesAsLongAsItsDescriptor) {
+  auto file = Create("a.pt");
+  ASSERT_TRUE(file.ok()) << file.status();
+  ASSERT_TRUE(file->Write(Bytes("hello")).ok());
+  const absl::StatusOr<UniqueFd> fd = (*std::move(file)).Unlink();
+  ASSERT_TRUE(fd.ok()) << fd.status();
+  EXPECT_THAT(Names(), IsEmpty());
+  char content[5];
+  ASSERT_EQ(::pread(fd->get(), content, sizeof content, 0), 5);
+  EXPECT_EQ(std::string_view(content, 5), "hello");
+}
+
+TEST_F(AtomicFileTest, WhatIsCommittedOrFailedIsNotUnlinked) {
+  auto file = Create("a.pt");
+  ASSERT_TRUE(file.ok()) << file.status();
+  ASSERT_TRUE(file->Commit().ok());
+  EXPECT_EQ((*std::move(file)).Unlink().status().code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_TRUE(folder_.Has("a.pt"));
 }
 
 }  // namespace

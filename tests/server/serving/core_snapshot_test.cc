@@ -320,13 +320,13 @@ TEST_F(CoreSnapshotTest, RunningOutOfMemoryEndsTheSnapshotAlone) {
 
 TEST_F(CoreSnapshotTest, WhatAKilledProcessLeftIsRemovedAtStart) {
   root_.MakeFolder("snapshots/m");
-  root_.Write("snapshots/.a.pt.0123456789abcdef.tmp", "half");
-  root_.Write("snapshots/m/.1-1.pt.0123456789abcdef.tmp", "half");
+  root_.Write("snapshots/.a.pt.relight-0123456789abcdef.tmp", "half");
+  root_.Write("snapshots/m/.1-1.pt.relight-0123456789abcdef.tmp", "half");
   root_.Write("snapshots/m/1-1.pt", "whole");
-  root_.Write("state/.pins.json.0123456789abcdef.tmp", "{");
+  root_.Write("state/.pins.json.relight-0123456789abcdef.tmp", "{");
   Start();
   EXPECT_THAT(FilesInSnapshots(), ElementsAre(root_.Path("snapshots/m/1-1.pt")));
-  EXPECT_FALSE(std::filesystem::exists(root_.Path("state/.pins.json.0123456789abcdef.tmp")));
+  EXPECT_FALSE(std::filesystem::exists(root_.Path("state/.pins.json.relight-0123456789abcdef.tmp")));
 }
 
 TEST_F(CoreSnapshotTest, ProgressEndsAtTheTotal) {
