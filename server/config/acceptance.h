@@ -1,6 +1,6 @@
 // Whether a model takes a checkpoint: the one validation that runs wherever a file enters. The
-// loader, the check of a snapshot that was just written, and `relightctl inspect --config` all call
-// these, in this order:
+// loader, a push before its file appears, the check of a snapshot that was just written, and
+// `relightctl inspect --config` all call these, in this order:
 //
 //   Checkpoint::Open(path, ReadOptionsOf(config.checkpoints))
 //   FindWeights     names, shapes and types, all mismatches at once; CompareWeights where one also

@@ -1,6 +1,5 @@
 #include "server/serving/core.h"
 
-#include <fcntl.h>
 #include <pthread.h>
 #include <spdlog/spdlog.h>
 
@@ -16,10 +15,9 @@
 #include "base/escape.h"
 #include "base/log_fields.h"
 #include "base/status_macros.h"
-#include "base/unique_fd.h"
 #include "server/serving/failure.h"
+#include "server/serving/leftovers.h"
 #include "server/serving/snapshot.h"
-#include "storage/atomic_file.h"
 
 namespace relight::serving {
 namespace {
@@ -44,27 +42,15 @@ std::string SpoolFolder(const std::string& state_dir) {
   return error ? "/tmp" : folder.string();
 }
 
-// What a daemon that was killed while it wrote has left. Not worth failing for.
-void RemoveLeftovers(const std::string& folder) {
-  if (folder.empty()) return;
-  const UniqueFd fd(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (!fd.valid()) return;
-  const absl::StatusOr<int> removed = storage::RemoveStaleTemporaries(fd.get());
-  if (!removed.ok()) {
-    spdlog::warn("{}: {}", Escape(folder, 1024), std::string(removed.status().message()));
-  } else if (*removed > 0) {
-    spdlog::info("{}: removed {} unfinished files of a process that ended while it wrote them",
-                 Escape(folder, 1024), *removed);
-  }
-}
-
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Core>> Core::Start(const CoreOptions& options,
                                                   model::GraphFactory& factory, const Clock& clock,
                                                   Threads threads) {
-  RemoveLeftovers(options.snapshot_dir);
-  RemoveLeftovers(options.state_dir);
+  RemoveLeftovers(options.snapshot_dir, storage::Reach::kTree);
+  RemoveLeftovers(options.state_dir, storage::Reach::kTree);
+  // The folder for everybody's temporary files may be large, and ours lie at its top.
+  if (options.state_dir.empty()) RemoveLeftovers(SpoolFolder(""), storage::Reach::kFolder);
   RELIGHT_ASSIGN_OR_RETURN(PinStore pins, PinStore::Open(options.state_dir));
   std::unique_ptr<Core> core(new Core(options, factory, clock, std::move(pins), threads));
   RELIGHT_RETURN_IF_ERROR(core->StartModels());
@@ -387,9 +373,9 @@ void Core::HandOutCommands() {
 }
 
 absl::StatusOr<ReloadResult> Core::Execute(std::string_view model, Command::Kind kind,
-                                           std::int64_t version) {
+                                           std::int64_t version, std::string file) {
   RELIGHT_RETURN_IF_ERROR(Find(model).status());
-  const auto command = std::make_shared<Command>(kind, version);
+  const auto command = std::make_shared<Command>(kind, version, std::move(file));
   {
     MutexLock lock(mutex_);
     if (surroundings_.draining) return absl::UnavailableError(kDraining);

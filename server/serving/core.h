@@ -63,6 +63,10 @@ class Core final : public ServerCore {
   absl::StatusOr<ModelStatus> Unload(std::string_view model) override;
   absl::StatusOr<SnapshotResult> Snapshot(const SnapshotRequest& request,
                                           const SnapshotProgress& progress) override;
+  absl::StatusOr<std::unique_ptr<OutgoingSnapshot>> OpenSnapshot(
+      const SnapshotRequest& request, const SnapshotProgress& progress) override;
+  absl::StatusOr<std::unique_ptr<IncomingCheckpoint>> BeginPush(
+      const PushRequest& request) override;
   std::unique_ptr<Subscription> Subscribe(
       std::function<void(const std::string& model)> on_change) override;
   bool Drain(absl::Time deadline) override;
@@ -90,9 +94,10 @@ class Core final : public ServerCore {
   std::shared_ptr<const Entries> entries() const;
   absl::StatusOr<Entry> Find(std::string_view model) const;
   absl::StatusOr<ReloadResult> Execute(std::string_view model, Command::Kind kind,
-                                       std::int64_t version = 0);
+                                       std::int64_t version = 0, std::string file = "");
   absl::StatusOr<ModelStatus> ExecuteForStatus(std::string_view model, Command::Kind kind,
                                                std::int64_t version = 0);
+  PushResult AwaitPushed(const std::string& model, const PushResult& pushed, bool wait);
   void HandOutCommands();
 
   const CoreOptions options_;

@@ -19,6 +19,7 @@
 #include "base/log_fields.h"
 #include "base/status_macros.h"
 #include "server/serving/aftercare.h"
+#include "server/serving/leftovers.h"
 #include "storage/folder.h"
 
 namespace relight::serving {
@@ -88,6 +89,8 @@ absl::StatusOr<std::unique_ptr<Deployment>> Deployment::Create(config::ModelConf
   RELIGHT_RETURN_IF_ERROR(CheckApart(config.checkpoints.folder, surroundings.snapshot_folder));
   RELIGHT_ASSIGN_OR_RETURN(std::unique_ptr<model::Graph> graph,
                            surroundings.factory.Create(config));
+  // Of pushes. They lie at its top, and what else is below may be the trainer's, and much.
+  RemoveLeftovers(config.checkpoints.folder, storage::Reach::kFolder);
   return std::unique_ptr<Deployment>(
       new Deployment(std::move(config), std::move(graph), surroundings, std::move(journal)));
 }

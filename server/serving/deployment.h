@@ -74,6 +74,7 @@ class Deployment {
   // Lists the folder and remembers what it saw.
   void Scan();
   void ForceAll() { serving::ForceAll(memory_); }
+  void ForceWhole(const std::string& file) { serving::ForceWhole(file, memory_); }
   void EndForce() { serving::EndForce(memory_); }
   // `serves_elsewhere`: what an older deployment of the model serves, while this one does not yet.
   Decision Decide(const Orders& orders,

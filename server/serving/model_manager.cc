@@ -29,6 +29,11 @@ bool MayPass(const absl::Status& status) {
          status.code() != absl::StatusCode::kFailedPrecondition;
 }
 
+// What only looks at the folder and does as it says; the others say what is to serve.
+bool FollowsTheFolder(Command::Kind kind) {
+  return kind == Command::Kind::kReload || kind == Command::Kind::kTakeIn;
+}
+
 std::optional<storage::FileIdentity> Identify(const std::string& path) {
   absl::StatusOr<storage::FileIdentity> identity = storage::IdentifyFile(path);
   if (!identity.ok()) return std::nullopt;
@@ -73,7 +78,8 @@ ModelManager::ModelManager(std::string name, std::string folder, Surroundings& s
 ModelManager::~ModelManager() { AnswerAll(absl::UnavailableError("the server stops")); }
 
 absl::Status ModelManager::Start() {
-  RELIGHT_ASSIGN_OR_RETURN(next_, MakeDeployment());
+  RELIGHT_ASSIGN_OR_RETURN(std::unique_ptr<Deployment> deployment, MakeDeployment());
+  SetNext(std::move(deployment));
   SwitchToNext();
   UpdateStatus();
   return absl::OkStatus();
@@ -112,13 +118,13 @@ void ModelManager::CheckConfig() {
   // A file that just changed may still be half written.
   if (now < config_still_since_ + kConfigSettle) return;
   // A deployment that is still loading is asked to stop first, and taken down when it has.
-  if (next_ != nullptr) old_.push_back(std::move(next_));
+  if (next_ != nullptr) old_.push_back(SetNext(nullptr));
 
   absl::StatusOr<std::unique_ptr<Deployment>> next = MakeDeployment();
   retry_config_ = absl::InfiniteFuture();
   if (next.ok()) {
     config_error_.clear();
-    next_ = *std::move(next);
+    SetNext(*std::move(next));
     return;
   }
   if (MayPass(next.status())) retry_config_ = now + kConfigRetry;
@@ -129,6 +135,11 @@ void ModelManager::CheckConfig() {
   const LogScope about({.model = name_, .event = Name(HistoryEvent::kConfigRefused)});
   spdlog::warn("model {}: the config is refused{}: {}", Escape(name_),
                active_ != nullptr ? ", and the one before stays" : "", OneLine(error));
+}
+
+std::unique_ptr<Deployment> ModelManager::SetNext(std::unique_ptr<Deployment> next) {
+  MutexLock lock(mutex_);
+  return std::exchange(next_, std::move(next));
 }
 
 void ModelManager::SwitchToNext() {
@@ -161,7 +172,7 @@ bool ModelManager::TryRetire() {
     info_.reset();
     if (active_ != nullptr) old_.push_back(std::move(active_));
   }
-  if (next_ != nullptr) old_.push_back(std::move(next_));
+  if (next_ != nullptr) old_.push_back(SetNext(nullptr));
   RetireOld();
   return old_.empty();
 }
@@ -205,7 +216,7 @@ void ModelManager::Settle() {
     // A trainer that saves faster than its checkpoints load would never let the model come to rest.
     const bool answered_by_load =
         running_ != nullptr && published_ &&
-        (running_->kind() == Command::Kind::kReload || running_->kind() == Command::Kind::kUnpin);
+        (FollowsTheFolder(running_->kind()) || running_->kind() == Command::Kind::kUnpin);
     if (Look(/*act=*/!answered_by_load)) continue;
     if (Loading() || running_ == nullptr) return;
     AnswerCommand();
@@ -237,7 +248,7 @@ bool ModelManager::Look(bool act) {
 // What changes what serves now does not wait for a reload to end.
 void ModelManager::Overtake() {
   const auto urgent = [](const std::shared_ptr<Command>& command) {
-    return command->kind() != Command::Kind::kReload;
+    return !FollowsTheFolder(command->kind());
   };
   if (std::none_of(commands_.begin(), commands_.end(), urgent)) return;
   std::stable_partition(commands_.begin(), commands_.end(), urgent);
@@ -254,7 +265,7 @@ void ModelManager::TakeCommand() {
   while (running_ == nullptr && !commands_.empty()) {
     if (Loading()) {
       // Whatever is asked for, it begins from a model at rest.
-      if (commands_.front()->kind() != Command::Kind::kReload) {
+      if (!FollowsTheFolder(commands_.front()->kind())) {
         if (next_ != nullptr) next_->CancelLoad();
         if (active_ != nullptr) active_->CancelLoad();
       }
@@ -272,7 +283,7 @@ void ModelManager::TakeCommand() {
 }
 
 absl::Status ModelManager::Begin(const Command& command) {
-  if (active_ == nullptr && command.kind() != Command::Kind::kReload) {
+  if (active_ == nullptr && !FollowsTheFolder(command.kind())) {
     return absl::FailedPreconditionError(NoGraphText());
   }
   switch (command.kind()) {
@@ -293,6 +304,10 @@ absl::Status ModelManager::Begin(const Command& command) {
     case Command::Kind::kUnload:
       orders_.unloaded = true;
       Note(HistoryEvent::kUnloaded);
+      return absl::OkStatus();
+    case Command::Kind::kTakeIn:
+      if (next_ != nullptr) next_->ForceWhole(command.file());
+      if (active_ != nullptr) active_->ForceWhole(command.file());
       return absl::OkStatus();
   }
   if (next_ != nullptr) next_->ForceAll();
@@ -375,6 +390,7 @@ absl::Status ModelManager::OutcomeOf(const Command& command) {
       return OutcomeOfPin(command);
     case Command::Kind::kUnpin:
     case Command::Kind::kUnload:
+    case Command::Kind::kTakeIn:
       return absl::OkStatus();
   }
   return absl::OkStatus();
@@ -572,6 +588,19 @@ absl::StatusOr<ModelManager::SnapshotSource> ModelManager::FindForSnapshot(
   }
   return absl::FailedPreconditionError(
       absl::StrCat("model ", Escape(name_), " serves no version to take a snapshot of"));
+}
+
+absl::StatusOr<std::vector<ModelManager::PushTarget>> ModelManager::PushTargets() const {
+  std::vector<PushTarget> targets;
+  MutexLock lock(mutex_);
+  for (const Deployment* deployment : {next_.get(), active_.get()}) {
+    if (deployment == nullptr) continue;
+    targets.push_back({deployment->config(), deployment->graph().parameters()});
+  }
+  if (!targets.empty()) return targets;
+  return absl::FailedPreconditionError(
+      absl::StrCat("model ", Escape(name_), " has no usable config to take checkpoints: ",
+                   status_->reason.empty() ? "it is being set up" : status_->reason));
 }
 
 }  // namespace relight::serving

@@ -10,6 +10,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -29,12 +30,21 @@ namespace relight::serving {
 // Thread-safe: the manager answers, another thread waits.
 class Command {
  public:
-  enum class Kind { kReload, kPin, kUnpin, kRollBack, kUnload };
+  enum class Kind {
+    kReload,
+    kPin,
+    kUnpin,
+    kRollBack,
+    kUnload,
+    kTakeIn,  // Do as the folder says, in which `file` is new and whole.
+  };
 
-  Command(Kind kind, std::int64_t version) : kind_(kind), version_(version) {}
+  Command(Kind kind, std::int64_t version, std::string file = "")
+      : kind_(kind), version_(version), file_(std::move(file)) {}
 
   Kind kind() const { return kind_; }
   std::int64_t version() const { return version_; }  // kPin
+  const std::string& file() const { return file_; }  // kTakeIn
 
   void Answer(absl::StatusOr<ReloadResult> answer);
   // False where `timeout` passes before there is an answer.
@@ -45,6 +55,7 @@ class Command {
  private:
   const Kind kind_;
   const std::int64_t version_;
+  const std::string file_;
   mutable Mutex mutex_;
   CondVar answered_;
   std::optional<absl::StatusOr<ReloadResult>> answer_ ABSL_GUARDED_BY(mutex_);
@@ -103,6 +114,14 @@ class ModelManager {
     std::vector<ParameterSpec> parameters;
   };
   absl::StatusOr<SnapshotSource> FindForSnapshot(std::optional<std::int64_t> version) const;
+  // What takes the checkpoints of one config.
+  struct PushTarget {
+    config::ModelConfig config;
+    std::vector<ParameterSpec> parameters;
+  };
+  // Newest config first: where a changed one waits for a checkpoint, the one before takes them too.
+  // FAILED_PRECONDITION where there is none.
+  absl::StatusOr<std::vector<PushTarget>> PushTargets() const;
 
  private:
   // What model.textproto and the graph file beside it were when they were read.
@@ -111,6 +130,8 @@ class ModelManager {
   ConfigIdentity IdentifyConfig() const;
   void CheckConfig();
   absl::StatusOr<std::unique_ptr<Deployment>> MakeDeployment();
+  // Returns what was next before.
+  std::unique_ptr<Deployment> SetNext(std::unique_ptr<Deployment> next);
   void SwitchToNext();
   void RetireOld();
 
@@ -151,7 +172,6 @@ class ModelManager {
   std::string config_error_;                              // Of what was last tried.
   absl::Time retry_config_ = absl::InfiniteFuture();
 
-  std::unique_ptr<Deployment> next_;  // Of a changed config, until it can serve.
   std::vector<std::unique_ptr<Deployment>> old_;
 
   Deployment::Orders orders_;
@@ -168,8 +188,9 @@ class ModelManager {
   absl::Time wake_ = absl::InfiniteFuture();
 
   mutable Mutex mutex_;
-  // Changed by the manager's thread under the lock, so that it may read it without.
+  // Changed by the manager's thread under the lock, so that it may read them without.
   std::unique_ptr<Deployment> active_;
+  std::unique_ptr<Deployment> next_;  // Of a changed config, until it can serve.
   std::shared_ptr<const ModelStatus> status_ ABSL_GUARDED_BY(mutex_);
   std::shared_ptr<const ModelInfo> info_;
 };

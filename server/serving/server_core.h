@@ -8,6 +8,7 @@
 #ifndef RELIGHT_SERVER_SERVING_SERVER_CORE_H_
 #define RELIGHT_SERVER_SERVING_SERVER_CORE_H_
 
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -19,6 +20,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "absl/types/span.h"
 #include "base/clock.h"
 #include "server/model/graph_factory.h"
 #include "server/serving/infer.h"
@@ -66,6 +68,58 @@ struct SnapshotResult {
   // written as something else, each with what.
   std::vector<std::string> left_out;
   std::vector<std::string> converted;
+};
+
+// The bytes of a snapshot that lies nowhere else: it is gone with this object.
+//
+// Thread-compatible. Waits for files.
+class OutgoingSnapshot {
+ public:
+  virtual ~OutgoingSnapshot() = default;
+  // Without a path.
+  virtual const SnapshotResult& result() const = 0;
+  // Fills `buffer` with the bytes that come next, all but the last time to its end. 0 when all
+  // have been read.
+  virtual absl::StatusOr<std::size_t> Read(absl::Span<std::byte> buffer) = 0;
+};
+
+struct PushRequest {
+  std::string model = {};
+  std::string file = {};  // Its name in the watched folder.
+  std::uint64_t size_bytes = 0;
+  bool overwrite = false;
+  bool wait = true;  // For what comes of it.
+};
+
+// What came of a file that is in the folder now.
+struct PushResult {
+  std::string file = {};
+  std::uint64_t size_bytes = 0;
+  std::string file_sha256 = {};
+  std::string weights_digest = {};
+  // Whether weights of this digest answer requests that name no version, and as which generation.
+  bool serves = false;
+  std::uint64_t generation = 0;
+  std::optional<std::int64_t> version = {};
+  VersionState state = VersionState::kFound;
+  std::string reason = {};  // Why not; where another file has the same weights, which.
+};
+
+// A checkpoint on its way into a watched folder. Destroying it removes what is not in place.
+//
+// Thread-compatible. Waits for files.
+class IncomingCheckpoint {
+ public:
+  virtual ~IncomingCheckpoint() = default;
+  // After an error only destroying makes sense.
+  virtual absl::Status Write(absl::Span<const std::byte> bytes) = 0;
+  // Proves that it is what was announced and that the model takes it, moves it into place, and
+  // waits for what comes of it. Call once. Gives up, until it is in place, once `wanted` says no.
+  //
+  // INVALID_ARGUMENT or DATA_LOSS where it is refused, CANCELLED, and what storage/atomic_file.h
+  // says. OK does not mean that it serves.
+  virtual absl::StatusOr<PushResult> Commit(const std::string& file_sha256,
+                                            const std::function<bool()>& wanted) = 0;
 };
 
 struct ReloadResult {
@@ -117,6 +171,15 @@ class ServerCore {
   using SnapshotProgress = std::function<bool(std::uint64_t written, std::uint64_t total)>;
   virtual absl::StatusOr<SnapshotResult> Snapshot(const SnapshotRequest& request,
                                                   const SnapshotProgress& progress) = 0;
+  // The same as bytes to be read instead of a file that stays. The request's path only says the
+  // format; `overwrite` says nothing.
+  virtual absl::StatusOr<std::unique_ptr<OutgoingSnapshot>> OpenSnapshot(
+      const SnapshotRequest& request, const SnapshotProgress& progress) = 0;
+  // INVALID_ARGUMENT for a name that is none of a checkpoint, or a size that the model's limits
+  // exclude; ALREADY_EXISTS; RESOURCE_EXHAUSTED where there is no room; FAILED_PRECONDITION where
+  // the model has no usable config. What is returned must not outlive this object.
+  virtual absl::StatusOr<std::unique_ptr<IncomingCheckpoint>> BeginPush(
+      const PushRequest& request) = 0;
 
   // `on_change` is called with the name of each model whose status changed (several changes may
   // come as one), and with "" when the server's readiness did; on a manager thread, with no lock

@@ -1,7 +1,9 @@
 #include "server/serving/snapshot.h"
 
 #include <fcntl.h>
+#include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
@@ -18,6 +20,7 @@
 #include "server/serving/record_storages.h"
 #include "server/serving/snapshot_format.h"
 #include "storage/error.h"
+#include "storage/posix_error.h"
 #include "storage/safetensors_writer.h"
 #include "storage/sha256.h"
 #include "storage/snapshot_tree.h"
@@ -29,6 +32,37 @@ namespace relight::serving {
 namespace {
 
 constexpr absl::Duration kProgressEvery = absl::Milliseconds(200);
+// Of what is written for a reader, before its name is taken away.
+constexpr char kNameForReader[] = "download";
+
+class UnlinkedSnapshot final : public OutgoingSnapshot {
+ public:
+  UnlinkedSnapshot(UniqueFd file, SnapshotResult result)
+      : file_(std::move(file)), result_(std::move(result)) {}
+
+  const SnapshotResult& result() const override { return result_; }
+
+  absl::StatusOr<std::size_t> Read(absl::Span<std::byte> buffer) override {
+    const std::uint64_t left = result_.size_bytes - offset_;
+    buffer = buffer.first(static_cast<std::size_t>(std::min<std::uint64_t>(left, buffer.size())));
+    std::size_t got = 0;
+    while (got < buffer.size()) {
+      const ssize_t n = ::pread(file_.get(), buffer.data() + got, buffer.size() - got,
+                                static_cast<off_t>(offset_ + got));
+      if (n < 0 && errno == EINTR) continue;
+      if (n < 0) return storage::PosixError("reading the snapshot", errno);
+      if (n == 0) return absl::DataLossError("reading the snapshot: the file was cut short");
+      got += static_cast<std::size_t>(n);
+    }
+    offset_ += got;
+    return got;
+  }
+
+ private:
+  const UniqueFd file_;
+  const SnapshotResult result_;
+  std::uint64_t offset_ = 0;
+};
 
 // One snapshot in the making.
 class SnapshotWriter {
@@ -43,6 +77,27 @@ class SnapshotWriter {
         progress_(progress) {}
 
   absl::StatusOr<SnapshotResult> Run() {
+    RELIGHT_ASSIGN_OR_RETURN(Written written, WriteAndVerify([this] { return CreateFile(); }));
+    RELIGHT_RETURN_IF_ERROR(written.file.Commit());
+    written.result.path = AbsolutePath();
+    return std::move(written.result);
+  }
+
+  absl::StatusOr<std::unique_ptr<OutgoingSnapshot>> RunForReader() {
+    RELIGHT_ASSIGN_OR_RETURN(Written written,
+                             WriteAndVerify([this] { return CreateFileForReader(); }));
+    RELIGHT_ASSIGN_OR_RETURN(UniqueFd file, std::move(written.file).Unlink());
+    return std::make_unique<UnlinkedSnapshot>(std::move(file), std::move(written.result));
+  }
+
+ private:
+  struct Written {
+    storage::AtomicFile file;
+    SnapshotResult result;
+  };
+
+  template <typename Create>
+  absl::StatusOr<Written> WriteAndVerify(Create create) {
     RELIGHT_ASSIGN_OR_RETURN(
         format_, ChooseSnapshotFormat(
                      request_, {record_.file, record_.format, HoldsMoreThanWeights(record_)}));
@@ -57,7 +112,7 @@ class SnapshotWriter {
     report.left_out = LeftOutUnasked();
     if (request_.lossless) RELIGHT_RETURN_IF_ERROR(storage::CheckLossless(report.left_out));
 
-    RELIGHT_ASSIGN_OR_RETURN(storage::AtomicFile file, CreateFile());
+    RELIGHT_ASSIGN_OR_RETURN(storage::AtomicFile file, create());
     storage::Sha256 sha256;
     const storage::ByteSink sink = [&](absl::Span<const std::byte> bytes) -> absl::Status {
       RELIGHT_RETURN_IF_ERROR(file.Write(bytes));
@@ -69,12 +124,10 @@ class SnapshotWriter {
     RELIGHT_RETURN_IF_ERROR(file.Sync());
     RELIGHT_RETURN_IF_ERROR(Verify(file.temporary_path()));
     RELIGHT_RETURN_IF_ERROR(VerifyBlock());
-    RELIGHT_RETURN_IF_ERROR(file.Commit());
     AddWithin(tree, written.left_out, report.left_out);
     AddWithin(tree, written.converted, report.converted);
 
     SnapshotResult result;
-    result.path = AbsolutePath();
     result.size_bytes = written_bytes_;
     result.file_sha256 = sha256.FinishHex();
     result.version = record_.version;
@@ -84,10 +137,9 @@ class SnapshotWriter {
     result.format = format_;
     result.left_out = std::move(report.left_out);
     result.converted = std::move(report.converted);
-    return result;
+    return Written{std::move(file), std::move(result)};
   }
 
- private:
   bool is_bundle() const { return format_ == SnapshotFormat::kBundle; }
   bool is_safetensors() const { return format_ == SnapshotFormat::kSafetensors; }
 
@@ -168,6 +220,16 @@ class SnapshotWriter {
     return file;
   }
 
+  absl::StatusOr<storage::AtomicFile> CreateFileForReader() const {
+    const UniqueFd folder(::open(folder_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    if (!folder.valid()) {
+      return absl::FailedPreconditionError(
+          absl::StrCat("cannot open ", Escape(folder_, 1024),
+                       ", where the snapshot is written first: ", std::strerror(errno)));
+    }
+    return storage::AtomicFile::Create(folder.get(), kNameForReader, /*overwrite=*/true);
+  }
+
   absl::Status Verify(const std::string& path) const {
     const absl::Status read_back = ReadBack(path);
     const bool says_nothing_of_the_file =
@@ -223,6 +285,14 @@ absl::StatusOr<SnapshotResult> WriteSnapshot(const SnapshotRequest& request,
                                              const ServerCore::SnapshotProgress& progress) {
   return WithinFence("the snapshot",
                      [&] { return SnapshotWriter(request, source, snapshot_dir, progress).Run(); });
+}
+
+absl::StatusOr<std::unique_ptr<OutgoingSnapshot>> WriteSnapshotForReader(
+    const SnapshotRequest& request, const ModelManager::SnapshotSource& source,
+    const std::string& folder, const ServerCore::SnapshotProgress& progress) {
+  return WithinFence("the snapshot", [&] {
+    return SnapshotWriter(request, source, folder, progress).RunForReader();
+  });
 }
 
 }  // namespace relight::serving

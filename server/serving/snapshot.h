@@ -2,6 +2,7 @@
 #ifndef RELIGHT_SERVER_SERVING_SNAPSHOT_H_
 #define RELIGHT_SERVER_SERVING_SNAPSHOT_H_
 
+#include <memory>
 #include <string>
 
 #include "absl/status/statusor.h"
@@ -22,6 +23,12 @@ absl::StatusOr<SnapshotResult> WriteSnapshot(const SnapshotRequest& request,
                                              const ModelManager::SnapshotSource& source,
                                              const std::string& snapshot_dir,
                                              const ServerCore::SnapshotProgress& progress);
+
+// The same for a reader instead of a folder: the file, once it is verified, loses the name that it
+// had in `folder`. Of the request's path only the suffix counts.
+absl::StatusOr<std::unique_ptr<OutgoingSnapshot>> WriteSnapshotForReader(
+    const SnapshotRequest& request, const ModelManager::SnapshotSource& source,
+    const std::string& folder, const ServerCore::SnapshotProgress& progress);
 
 }  // namespace relight::serving
 

@@ -386,6 +386,14 @@ void ForceAll(FolderMemory& memory) {
   for (auto& [name, file] : memory.files) file.forced = true;
 }
 
+void ForceWhole(const std::string& name, FolderMemory& memory) {
+  const auto found = memory.files.find(name);
+  if (found == memory.files.end()) return;
+  FileMemory& file = found->second;
+  const bool waits = file.verdict == Verdict::kUntried || file.verdict == Verdict::kUnsettled;
+  file.forced = file.forced || waits;
+}
+
 void EndForce(FolderMemory& memory) {
   for (auto& [name, file] : memory.files) file.forced = false;
 }

@@ -92,6 +92,9 @@ void Renumber(std::uint64_t generation, std::uint64_t new_generation, FolderMemo
 
 // Has every file tried at the next occasion, whatever is known of it.
 void ForceAll(FolderMemory& memory);
+// Has one file tried at the next occasion that is known to be whole: where it was not tried yet, or
+// waits until it has been still.
+void ForceWhole(const std::string& name, FolderMemory& memory);
 void EndForce(FolderMemory& memory);
 
 // A generation in memory, and the file that it came from.

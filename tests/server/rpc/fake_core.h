@@ -167,6 +167,21 @@ class FakeCore final : public serving::ServerCore {
     MutexLock lock(mutex_);
     snapshot_script_ = std::move(script);
   }
+  using OpenScript = std::function<absl::StatusOr<std::unique_ptr<serving::OutgoingSnapshot>>(
+      const SnapshotProgress&)>;
+  void SetOpenScript(OpenScript script) {
+    MutexLock lock(mutex_);
+    open_script_ = std::move(script);
+  }
+  serving::PushRequest last_push() {
+    MutexLock lock(mutex_);
+    return push_;
+  }
+  using PushScript = std::function<absl::StatusOr<std::unique_ptr<serving::IncomingCheckpoint>>()>;
+  void SetPushScript(PushScript script) {
+    MutexLock lock(mutex_);
+    push_script_ = std::move(script);
+  }
   void SetMaxRequestBytes(std::uint64_t bytes) { max_request_bytes_.store(bytes); }
 
   // --- ServerCore ---
@@ -287,6 +302,27 @@ class FakeCore final : public serving::ServerCore {
     }
     return script(progress);
   }
+  absl::StatusOr<std::unique_ptr<serving::OutgoingSnapshot>> OpenSnapshot(
+      const serving::SnapshotRequest& request, const SnapshotProgress& progress) override {
+    OpenScript script;
+    {
+      MutexLock lock(mutex_);
+      snapshot_ = request;
+      script = open_script_;
+    }
+    return script(progress);
+  }
+  absl::StatusOr<std::unique_ptr<serving::IncomingCheckpoint>> BeginPush(
+      const serving::PushRequest& request) override {
+    if (request.model != "echo") return UnknownModel(request.model);
+    PushScript script;
+    {
+      MutexLock lock(mutex_);
+      push_ = request;
+      script = push_script_;
+    }
+    return script();
+  }
 
   std::unique_ptr<Subscription> Subscribe(
       std::function<void(const std::string& model)> on_change) override {
@@ -353,6 +389,9 @@ class FakeCore final : public serving::ServerCore {
   std::vector<std::string> calls_ ABSL_GUARDED_BY(mutex_);
   serving::SnapshotRequest snapshot_ ABSL_GUARDED_BY(mutex_);
   SnapshotScript snapshot_script_ ABSL_GUARDED_BY(mutex_);
+  OpenScript open_script_ ABSL_GUARDED_BY(mutex_);
+  serving::PushRequest push_ ABSL_GUARDED_BY(mutex_);
+  PushScript push_script_ ABSL_GUARDED_BY(mutex_);
   int next_key_ ABSL_GUARDED_BY(mutex_) = 0;
   std::map<int, std::function<void(const std::string&)>> subscribers_ ABSL_GUARDED_BY(mutex_);
 };

@@ -1,0 +1,195 @@
+// What crosses the admin service's connection: checkpoints on their way in, snapshots on their way
+// out.
+#include <spdlog/spdlog.h>
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "base/escape.h"
+#include "base/exception_fence.h"
+#include "base/log_fields.h"
+#include "base/status_macros.h"
+#include "server/serving/core.h"
+#include "server/serving/incoming_file.h"
+#include "server/serving/snapshot.h"
+
+namespace relight::serving {
+namespace {
+
+// Why the candidate `pushed` does not serve, as far as the model's status tells.
+std::string WhyNot(const PushResult& pushed, const ModelStatus& status) {
+  if (pushed.state == VersionState::kServing || pushed.state == VersionState::kLoaded) {
+    return "it was replaced by another file of that name meanwhile";
+  }
+  if (!pushed.reason.empty()) return pushed.reason;
+  if (status.state == ModelState::kUnloaded) {
+    return "the model is unloaded: reload it to serve the newest checkpoint";
+  }
+  if (status.pinned_version.has_value()) {
+    return absl::StrCat("the model is pinned to version ", *status.pinned_version,
+                        ": unpin it to serve the newest checkpoint");
+  }
+  return status.reason;
+}
+
+// Says of `pushed` what `status` knows of it.
+void Judge(const ModelStatus& status, PushResult& pushed) {
+  for (const CandidateStatus& candidate : status.candidates) {
+    if (candidate.file != pushed.file) continue;
+    pushed.state = candidate.state;
+    pushed.version = candidate.version;
+    pushed.reason = candidate.reason;
+  }
+  for (const LoadedVersion& loaded : status.loaded) {
+    const bool same = loaded.weights_digest == pushed.weights_digest;
+    if (loaded.state != VersionState::kServing || !same) continue;
+    pushed.serves = true;
+    pushed.generation = loaded.generation;
+    pushed.state = VersionState::kServing;
+    pushed.reason = loaded.file == pushed.file
+                        ? ""
+                        : absl::StrCat("these weights serve already, as version ", loaded.version,
+                                       " from ", Escape(loaded.file));
+    if (loaded.file == pushed.file) pushed.version = loaded.version;
+    return;
+  }
+  pushed.reason = WhyNot(pushed, status);
+}
+
+// The steps of a push, whose surroundings are the core's.
+class Push final : public IncomingCheckpoint {
+ public:
+  using Targets = std::function<absl::StatusOr<std::vector<ModelManager::PushTarget>>()>;
+
+  Push(std::unique_ptr<IncomingFile> file, Targets targets, storage::ScratchMemory scratch,
+       std::function<PushResult(const PushResult&)> after)
+      : file_(std::move(file)),
+        targets_(std::move(targets)),
+        scratch_(std::move(scratch)),
+        after_(std::move(after)) {}
+
+  absl::Status Write(absl::Span<const std::byte> bytes) override { return file_->Write(bytes); }
+
+  absl::StatusOr<PushResult> Commit(const std::string& file_sha256,
+                                    const std::function<bool()>& wanted) override {
+    RELIGHT_ASSIGN_OR_RETURN(const PushResult pushed,
+                             WithinFence("the push", [&] { return TakeIn(file_sha256, wanted); }));
+    return after_(pushed);
+  }
+
+ private:
+  absl::StatusOr<PushResult> TakeIn(const std::string& file_sha256,
+                                    const std::function<bool()>& wanted) {
+    PushResult pushed;
+    RELIGHT_ASSIGN_OR_RETURN(pushed.file_sha256, file_->CheckWhole(file_sha256));
+    RELIGHT_ASSIGN_OR_RETURN(const storage::WeightsDigest digest, CheckAccepted(wanted));
+    RELIGHT_RETURN_IF_ERROR(file_->MoveIntoPlace());
+    pushed.weights_digest = digest.ToHex();
+    pushed.file = file_->name();
+    pushed.size_bytes = file_->size_bytes();
+    return pushed;
+  }
+
+  // By one of the model's configs, in the folder that it is being written to. The config may have
+  // changed while it came.
+  absl::StatusOr<storage::WeightsDigest> CheckAccepted(const std::function<bool()>& wanted) const {
+    RELIGHT_ASSIGN_OR_RETURN(const auto targets, targets_());
+    const storage::ExamineTools tools = {
+        scratch_, [&wanted](std::uint64_t) { return wanted() ? absl::OkStatus() : Unwanted(); }};
+    absl::StatusOr<storage::WeightsDigest> first = absl::AbortedError(
+        absl::StrCat("the watched folder is another now; push ", Escape(file_->name()), " again"));
+    bool tried = false;
+    for (const ModelManager::PushTarget& target : targets) {
+      if (target.config.checkpoints.folder != file_->folder()) continue;
+      if (!wanted()) return Unwanted();
+      absl::StatusOr<storage::WeightsDigest> digest = file_->CheckAccepted(target, tools);
+      if (digest.ok()) return digest;
+      if (!std::exchange(tried, true)) first = std::move(digest);
+    }
+    return first;
+  }
+
+  static absl::Status Unwanted() {
+    return absl::CancelledError("the push was cancelled; nothing was left behind");
+  }
+
+  const std::unique_ptr<IncomingFile> file_;
+  const Targets targets_;
+  const storage::ScratchMemory scratch_;
+  const std::function<PushResult(const PushResult&)> after_;
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<IncomingCheckpoint>> Core::BeginPush(const PushRequest& request) {
+  RELIGHT_ASSIGN_OR_RETURN(const Entry entry, Find(request.model));
+  if (surroundings_.draining) return absl::UnavailableError("the server is draining");
+  RELIGHT_ASSIGN_OR_RETURN(const auto targets, entry.manager->PushTargets());
+  RELIGHT_ASSIGN_OR_RETURN(std::unique_ptr<IncomingFile> file,
+                           IncomingFile::Create(request, targets.front().config.checkpoints));
+  return std::make_unique<Push>(
+      std::move(file), [manager = entry.manager] { return manager->PushTargets(); },
+      [this](std::size_t bytes) { return surroundings_.factory.AllocateHost("cpu", bytes); },
+      [this, model = request.model, wait = request.wait](const PushResult& pushed) {
+        return AwaitPushed(model, pushed, wait);
+      });
+}
+
+// The file is in its folder: whatever goes wrong from here on is no failure of the push.
+PushResult Core::AwaitPushed(const std::string& model, const PushResult& pushed, bool wait) {
+  PushResult result = pushed;
+  {
+    const LogScope about({.model = model});
+    spdlog::info("model {}: took in {} ({} bytes, SHA-256 {}, weights {})", Escape(model),
+                 Escape(result.file), result.size_bytes, result.file_sha256, result.weights_digest);
+  }
+  if (!wait) {
+    watcher_->Wake();
+    result.reason = "it was not waited for";
+    return result;
+  }
+  const absl::StatusOr<ReloadResult> settled =
+      Execute(model, Command::Kind::kTakeIn, 0, result.file);
+  // Where there was no waiting for the outcome, the status still says how far it has come.
+  const absl::StatusOr<ModelStatus> status =
+      settled.ok() ? absl::StatusOr<ModelStatus>(settled->status) : GetStatus(model);
+  if (status.ok()) Judge(*status, result);
+  if (!result.serves && result.reason.empty()) {
+    result.reason =
+        settled.ok() ? "it is no longer in the folder" : std::string(settled.status().message());
+  }
+  return result;
+}
+
+absl::StatusOr<std::unique_ptr<OutgoingSnapshot>> Core::OpenSnapshot(
+    const SnapshotRequest& request, const SnapshotProgress& progress) {
+  RELIGHT_ASSIGN_OR_RETURN(const Entry entry, Find(request.model));
+  RELIGHT_ASSIGN_OR_RETURN(const ModelManager::SnapshotSource source,
+                           entry.manager->FindForSnapshot(request.version));
+  // Files of such a size are expected in the first of these, and none stays.
+  const std::string& folder =
+      options_.snapshot_dir.empty() ? surroundings_.spool_folder : options_.snapshot_dir;
+  RELIGHT_ASSIGN_OR_RETURN(std::unique_ptr<OutgoingSnapshot> snapshot,
+                           WriteSnapshotForReader(request, source, folder, progress));
+  const SnapshotResult& result = snapshot->result();
+  entry.manager->journal().Add({.time = clock_.Now(),
+                                .event = HistoryEvent::kSnapshot,
+                                .version = result.version,
+                                .generation = result.generation,
+                                .file_sha256 = result.file_sha256,
+                                .weights_digest = result.weights_digest,
+                                .reason = "downloaded"});
+  const LogScope about({.model = request.model,
+                        .version = result.version,
+                        .generation = result.generation,
+                        .event = Name(HistoryEvent::kSnapshot)});
+  spdlog::info("model {}: wrote version {}, generation {} for a client to download",
+               Escape(request.model), result.version, result.generation);
+  return snapshot;
+}
+
+}  // namespace relight::serving
