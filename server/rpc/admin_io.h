@@ -49,13 +49,16 @@ class AdminIo {
 struct AdminPools {
   AdminIo queries{1};    // What only looks.
   AdminIo orders{4};     // What changes which version serves, and overtakes what is under way.
-  AdminIo long_work{2};  // Reloads and snapshots.
+  AdminIo long_work{2};  // Reloads and snapshots, and taking in what was pushed.
+  AdminIo transfers{2};  // One chunk of a push or a download at a time.
 
   bool WaitIdle(absl::Time deadline) {
-    return long_work.WaitIdle(deadline) && orders.WaitIdle(deadline) && queries.WaitIdle(deadline);
+    return long_work.WaitIdle(deadline) && transfers.WaitIdle(deadline) &&
+           orders.WaitIdle(deadline) && queries.WaitIdle(deadline);
   }
   void Stop() {
     long_work.Stop();
+    transfers.Stop();
     orders.Stop();
     queries.Stop();
   }

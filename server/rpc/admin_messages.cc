@@ -207,4 +207,39 @@ absl::StatusOr<serving::SnapshotRequest> FromMessage(const v1::SnapshotRequest& 
   return out;
 }
 
+absl::StatusOr<serving::SnapshotRequest> FromMessage(const v1::DownloadRequest& request) {
+  serving::SnapshotRequest out;
+  out.model = request.model();
+  out.path = request.file();
+  if (request.has_version()) out.version = request.version();
+  out.weights_only = request.weights_only();
+  out.lossless = request.lossless();
+  RELIGHT_ASSIGN_OR_RETURN(out.format, FromMessage(request.format()));
+  return out;
+}
+
+serving::PushRequest FromMessage(const v1::PushHeader& header) {
+  serving::PushRequest out;
+  out.model = header.model();
+  out.file = header.file();
+  out.size_bytes = header.size_bytes();
+  out.overwrite = header.overwrite();
+  out.wait = !header.no_wait();
+  return out;
+}
+
+v1::PushResponse ToMessage(const serving::PushResult& result) {
+  v1::PushResponse out;
+  out.set_file(EscapeWhole(result.file));
+  out.set_size_bytes(result.size_bytes);
+  out.set_file_sha256(Utf8(result.file_sha256));
+  out.set_weights_digest(Utf8(result.weights_digest));
+  out.set_serves(result.serves);
+  out.set_reason(Utf8(result.reason));
+  out.set_state(ToMessage(result.state));
+  if (result.version) out.set_version(*result.version);
+  out.set_generation(result.generation);
+  return out;
+}
+
 }  // namespace relight::rpc

@@ -10,12 +10,6 @@
 namespace relight::rpc {
 namespace {
 
-absl::Status TooBusy() {
-  return absl::UnavailableError("too many admin calls are waiting; try again later");
-}
-
-absl::Status ClientGone() { return absl::CancelledError("the client has gone"); }
-
 // The outcome of an action, whose response is the model's new status.
 template <typename Response>
 absl::Status Report(const absl::StatusOr<serving::ModelStatus>& status, Response& response) {
@@ -32,7 +26,7 @@ AdminWatch::AdminWatch(AdminService& service, std::string model)
 
 void AdminWatch::Begin(bool open) {
   MutexLock lock(mutex_);
-  if (!open) CloseLocked(absl::UnavailableError("the server is shutting down"));
+  if (!open) CloseLocked(ShuttingDown());
   PumpLocked();
 }
 
@@ -45,7 +39,7 @@ void AdminWatch::Changed(const std::string& model) {
 
 void AdminWatch::End() {
   MutexLock lock(mutex_);
-  CloseLocked(absl::UnavailableError("the server is shutting down"));
+  CloseLocked(ShuttingDown());
 }
 
 void AdminWatch::CloseLocked(absl::Status reason) {
@@ -173,28 +167,35 @@ void SnapshotCall::OnDone() { service_.snapshots_.Remove(this); }
 // --- AdminService ---
 
 AdminService::AdminService(serving::ServerCore& core, std::string server_version,
-                           absl::Time started_at, AdminPools& pools)
+                           absl::Time started_at, AdminPools& pools,
+                           absl::Duration transfer_stall_limit)
     : core_(core),
       server_version_(std::move(server_version)),
       started_at_(started_at),
-      pools_(pools) {}
+      pools_(pools),
+      transfers_{core, pools, transfer_stall_limit} {}
 
 void AdminService::ModelChanged(const std::string& model) {
   if (model.empty()) return;
   for (const std::shared_ptr<AdminWatch>& watch : watches_.All()) watch->Changed(model);
 }
 
-void AdminService::EndWatches() {
+void AdminService::EndOpenCalls() {
   for (const std::shared_ptr<AdminWatch>& watch : watches_.Close()) watch->End();
+  for (const std::shared_ptr<PushCall>& push : pushes_.Close()) push->End();
+  downloads_.Close();
 }
 
 bool AdminService::WaitCallsInTime(absl::Time deadline) {
-  return watches_.WaitInTime(deadline) && snapshots_.WaitInTime(deadline);
+  return watches_.WaitInTime(deadline) && snapshots_.WaitInTime(deadline) &&
+         downloads_.WaitInTime(deadline) && pushes_.WaitInTime(deadline);
 }
 
 void AdminService::WaitCallsDone() {
   watches_.WaitNone();
   snapshots_.WaitNone();
+  downloads_.WaitNone();
+  pushes_.WaitNone();
 }
 
 absl::Status AdminService::FillStatus(const std::string& model,
@@ -284,6 +285,21 @@ grpc::ServerWriteReactor<v1::SnapshotProgress>* AdminService::Snapshot(
     Context* /*context*/, const v1::SnapshotRequest* request) {
   auto call = std::make_shared<SnapshotCall>(*this, FromMessage(*request));
   snapshots_.Add(call);
+  call->Begin();
+  return call.get();
+}
+
+grpc::ServerWriteReactor<v1::DownloadResponse>* AdminService::DownloadSnapshot(
+    Context* context, const v1::DownloadRequest* request) {
+  const auto call =
+      std::make_shared<DownloadCall>(transfers_, downloads_, *context, FromMessage(*request));
+  call->Begin();
+  return call.get();
+}
+
+grpc::ServerReadReactor<v1::PushRequest>* AdminService::PushCheckpoint(Context* /*context*/,
+                                                                       v1::PushResponse* response) {
+  const auto call = std::make_shared<PushCall>(transfers_, pushes_, *response);
   call->Begin();
   return call.get();
 }

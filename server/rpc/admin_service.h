@@ -18,6 +18,9 @@
 #include "relight/v1/admin.grpc.pb.h"
 #include "server/rpc/admin_io.h"
 #include "server/rpc/call_set.h"
+#include "server/rpc/download_call.h"
+#include "server/rpc/push_call.h"
+#include "server/rpc/transfer.h"
 #include "server/serving/server_core.h"
 
 namespace relight::rpc {
@@ -92,11 +95,12 @@ class SnapshotCall final : public grpc::ServerWriteReactor<v1::SnapshotProgress>
 class AdminService final : public v1::Admin::CallbackService {
  public:
   AdminService(serving::ServerCore& core, std::string server_version, absl::Time started_at,
-               AdminPools& pools);
+               AdminPools& pools, absl::Duration transfer_stall_limit);
 
   // Tells the watchers that a model's status changed. Never waits.
   void ModelChanged(const std::string& model);
-  void EndWatches();
+  // Ends the watches, and the pushes that are not being committed. Who comes from now on is late.
+  void EndOpenCalls();
   // False where `deadline` passes before the calls that were open are done.
   bool WaitCallsInTime(absl::Time deadline);
   void WaitCallsDone();
@@ -124,6 +128,10 @@ class AdminService final : public v1::Admin::CallbackService {
                 v1::UnloadResponse* response) override;
   grpc::ServerWriteReactor<v1::SnapshotProgress>* Snapshot(
       Context* context, const v1::SnapshotRequest* request) override;
+  grpc::ServerWriteReactor<v1::DownloadResponse>* DownloadSnapshot(
+      Context* context, const v1::DownloadRequest* request) override;
+  grpc::ServerReadReactor<v1::PushRequest>* PushCheckpoint(Context* context,
+                                                           v1::PushResponse* response) override;
 
   absl::Status FillStatus(const std::string& model, v1::GetStatusResponse& response) const;
 
@@ -131,8 +139,11 @@ class AdminService final : public v1::Admin::CallbackService {
   const std::string server_version_;
   const absl::Time started_at_;
   AdminPools& pools_;
+  const TransferEnvironment transfers_;
   CallSet<AdminWatch> watches_;
   CallSet<SnapshotCall> snapshots_;
+  CallSet<DownloadCall> downloads_;
+  CallSet<PushCall> pushes_;
 };
 
 }  // namespace relight::rpc

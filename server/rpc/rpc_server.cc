@@ -93,7 +93,8 @@ class RpcServerImpl final : public RpcServer {
                         environment_, health_, pools_),
         local_service_({/*allow_model_control=*/true, options.server_name, options.server_version},
                        environment_, health_, pools_),
-        admin_service_(core, options.server_version, absl::Now(), pools_) {}
+        admin_service_(core, options.server_version, absl::Now(), pools_,
+                       options.transfer_stall_limit) {}
 
   ~RpcServerImpl() override {
     if (!stopped_) DrainAndStop(absl::Now());
@@ -170,7 +171,7 @@ class RpcServerImpl final : public RpcServer {
     public_service_.EndStreams();
     local_service_.EndStreams();
     health_.EndWatches();
-    admin_service_.EndWatches();
+    admin_service_.EndOpenCalls();
   }
 
   // Whether all who were in time have their answer.

@@ -23,6 +23,8 @@ struct RpcOptions {
   // The largest request. 0: what the core's models need at the start, and at least 64 MiB, so that
   // a model whose config changes later seldom needs a restart.
   std::uint64_t max_message_bytes = 0;
+  // A client that sends nothing of a push, or takes nothing of a download, for longer is cut off.
+  absl::Duration transfer_stall_limit = absl::Seconds(60);
   std::string server_name = "relight";
   std::string server_version;
 };
