@@ -6,6 +6,7 @@
 #include "base/status_macros.h"
 #include "client/admin_messages.h"
 #include "client/channel.h"
+#include "client/transfer.h"
 #include "relight/v1/admin.grpc.pb.h"
 
 namespace relight::client {
@@ -123,9 +124,10 @@ absl::StatusOr<ModelStatus> AdminClient::Unload(const std::string& model,
   return FromMessage(response.status());
 }
 
-absl::StatusOr<SnapshotResult> AdminClient::Snapshot(
-    const std::string& model, const SnapshotOptions& snapshot,
-    const std::function<void(std::uint64_t, std::uint64_t)>& progress, const CallOptions& options) {
+absl::StatusOr<SnapshotResult> AdminClient::Snapshot(const std::string& model,
+                                                     const SnapshotOptions& snapshot,
+                                                     const Progress& progress,
+                                                     const CallOptions& options) {
   v1::SnapshotRequest request;
   request.set_model(model);
   request.set_path(snapshot.path);
@@ -147,6 +149,22 @@ absl::StatusOr<SnapshotResult> AdminClient::Snapshot(
     return absl::InternalError("the server ended the snapshot without saying what it wrote");
   }
   return *std::move(result);
+}
+
+absl::StatusOr<SnapshotResult> AdminClient::DownloadSnapshot(const std::string& model,
+                                                             const std::string& path,
+                                                             const DownloadOptions& download,
+                                                             const Progress& progress,
+                                                             const CallOptions& options) {
+  CallContext context(impl_->options, options);
+  return ReceiveSnapshot(*impl_->stub, context, model, path, download, progress);
+}
+
+absl::StatusOr<PushResult> AdminClient::Push(const std::string& model, const std::string& path,
+                                             const PushOptions& push, const Progress& progress,
+                                             const CallOptions& options) {
+  CallContext context(impl_->options, options);
+  return SendCheckpoint(*impl_->stub, context, model, path, push, progress);
 }
 
 }  // namespace relight::client

@@ -121,4 +121,18 @@ SnapshotResult FromMessage(const v1::SnapshotResult& message) {
   return result;
 }
 
+PushResult FromMessage(const v1::PushResponse& message) {
+  PushResult result;
+  result.file = message.file();
+  result.size_bytes = message.size_bytes();
+  result.file_sha256 = message.file_sha256();
+  result.weights_digest = message.weights_digest();
+  result.serves = message.serves();
+  result.generation = message.generation();
+  if (message.has_version()) result.version = message.version();
+  result.state = FromNumber<VersionState>(message.state(), kVersionStates);
+  result.reason = message.reason();
+  return result;
+}
+
 }  // namespace relight::client

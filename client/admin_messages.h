@@ -11,6 +11,7 @@ ModelStatus FromMessage(const v1::ModelStatus& message);
 ServerStatus FromMessage(const v1::GetStatusResponse& message);
 HistoryEntry FromMessage(const v1::HistoryEntry& message);
 SnapshotResult FromMessage(const v1::SnapshotResult& message);
+PushResult FromMessage(const v1::PushResponse& message);
 
 }  // namespace relight::client
 

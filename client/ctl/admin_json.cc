@@ -100,4 +100,16 @@ Json ToJson(const client::SnapshotResult& result) {
           {"converted", result.converted}};
 }
 
+Json ToJson(const client::PushResult& result) {
+  return {{"file", result.file},
+          {"size_bytes", result.size_bytes},
+          {"file_sha256", result.file_sha256},
+          {"weights_digest", result.weights_digest},
+          {"serves", result.serves},
+          {"state", std::string(Name(result.state))},
+          {"reason", result.reason},
+          {"version", OrNull(result.version)},
+          {"generation", result.generation}};
+}
+
 }  // namespace relight::ctl

@@ -12,6 +12,7 @@ nlohmann::ordered_json ToJson(const client::ModelStatus& status);
 nlohmann::ordered_json ToJson(const client::ServerStatus& status);
 nlohmann::ordered_json ToJson(const client::HistoryEntry& entry);
 nlohmann::ordered_json ToJson(const client::SnapshotResult& result);
+nlohmann::ordered_json ToJson(const client::PushResult& result);
 
 }  // namespace relight::ctl
 

@@ -37,6 +37,8 @@ Command UnpinCommand();
 Command RollBackCommand();
 Command UnloadCommand();
 Command SnapshotCommand();
+Command DownloadCommand();
+Command PushCommand();
 Command HealthCommand();
 
 // Runs the command that `words` (without the program's name) spell; returns the exit code.

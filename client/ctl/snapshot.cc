@@ -1,4 +1,4 @@
-// The command snapshot: has the server write what a model serves.
+// The commands snapshot and download: have the server write what a model serves, there or here.
 #include <nlohmann/json.hpp>
 
 #include "absl/strings/str_cat.h"
@@ -12,6 +12,7 @@
 namespace relight::ctl {
 namespace {
 
+using client::DownloadOptions;
 using client::SnapshotFormat;
 using client::SnapshotOptions;
 using client::SnapshotResult;
@@ -39,6 +40,21 @@ examples:
   relightctl snapshot simplenet --json | jq -r .path
 )";
 
+constexpr char kDownloadDetails[] =
+    R"(Brings what a model serves to this machine, as "relightctl snapshot" would write it there: the
+weights, and the optimizer and whatever else came with them. FILE appears once it is whole and its
+SHA-256 was compared; nothing is kept on the server. An existing file is refused unless --overwrite
+is given.
+
+--format says what kind of file it is: bundle, state-dict or safetensors, see "relightctl snapshot
+--help". Without it the suffix of FILE says so, else it is what the checkpoint was.
+
+examples:
+  relightctl download simplenet resume.pt
+  relightctl download simplenet best.safetensors --version 100
+  relightctl download simplenet best.pt --json | jq -r .file_sha256
+)";
+
 absl::StatusOr<SnapshotFormat> ParseFormat(const std::string& text) {
   constexpr SnapshotFormat kFormats[] = {SnapshotFormat::kBundle, SnapshotFormat::kStateDict,
                                          SnapshotFormat::kSafetensors};
@@ -49,9 +65,10 @@ absl::StatusOr<SnapshotFormat> ParseFormat(const std::string& text) {
       absl::StrCat("--format is \"", Escape(text), "\", not bundle, state-dict or safetensors"));
 }
 
-absl::StatusOr<SnapshotOptions> MakeOptions(const Session& session) {
-  SnapshotOptions options;
-  if (session.arguments().positionals().size() > 1) options.path = session.positional(1);
+// What both commands take.
+template <typename Options>
+absl::StatusOr<Options> MakeOptions(const Session& session) {
+  Options options;
   RELIGHT_ASSIGN_OR_RETURN(options.version, session.GetInteger("version"));
   options.overwrite = session.arguments().Has("overwrite");
   options.weights_only = session.arguments().Has("weights-only");
@@ -79,8 +96,17 @@ std::string Describe(const SnapshotResult& result) {
   return text;
 }
 
+void PrintResult(const Session& session, const SnapshotResult& result) {
+  if (session.json()) {
+    session.PrintJson(ToJson(result));
+  } else {
+    session.Print(Describe(result));
+  }
+}
+
 absl::Status Snapshot(Session& session) {
-  RELIGHT_ASSIGN_OR_RETURN(const SnapshotOptions options, MakeOptions(session));
+  RELIGHT_ASSIGN_OR_RETURN(auto options, MakeOptions<SnapshotOptions>(session));
+  if (session.arguments().positionals().size() > 1) options.path = session.positional(1);
   RELIGHT_ASSIGN_OR_RETURN(client::AdminClient admin, session.ConnectAdmin());
   absl::StatusOr<SnapshotResult> result = absl::UnknownError("");
   {
@@ -91,29 +117,45 @@ absl::Status Snapshot(Session& session) {
         session.Call(absl::InfiniteDuration()));
   }
   RELIGHT_RETURN_IF_ERROR(result.status());
-  if (session.json()) {
-    session.PrintJson(ToJson(*result));
-  } else {
-    session.Print(Describe(*result));
-  }
+  PrintResult(session, *result);
   return absl::OkStatus();
+}
+
+absl::Status Download(Session& session) {
+  RELIGHT_ASSIGN_OR_RETURN(const auto options, MakeOptions<DownloadOptions>(session));
+  RELIGHT_ASSIGN_OR_RETURN(client::AdminClient admin, session.ConnectAdmin());
+  absl::StatusOr<SnapshotResult> result = absl::UnknownError("");
+  {
+    ProgressBar progress(absl::StrCat("download of ", OneLine(session.positional(0))));
+    result = admin.DownloadSnapshot(
+        session.positional(0), session.positional(1), options,
+        [&](std::uint64_t received, std::uint64_t total) { progress.Update(received, total); },
+        session.Call(absl::InfiniteDuration()));
+  }
+  RELIGHT_RETURN_IF_ERROR(result.status());
+  PrintResult(session, *result);
+  return absl::OkStatus();
+}
+
+// Of what both take.
+std::vector<FlagSpec> Flags() {
+  return {{"version", "N", "of this version, not the one that is served"},
+          {"format", "FORMAT", "bundle, state-dict or safetensors"},
+          {"overwrite", "", "replace an existing file"},
+          {"weights-only", "", "leave the training state out"},
+          {"lossless", "", "refuse rather than leave out what cannot be written"}};
 }
 
 }  // namespace
 
 Command SnapshotCommand() {
-  return {"snapshot",
-          "MODEL [PATH]",
-          1,
-          2,
-          "write what is served as a checkpoint",
-          kDetails,
-          {{"version", "N", "of this version, not the one that is served"},
-           {"format", "FORMAT", "bundle, state-dict or safetensors"},
-           {"overwrite", "", "replace an existing file"},
-           {"weights-only", "", "leave the training state out"},
-           {"lossless", "", "refuse rather than leave out what cannot be written"}},
-          Snapshot};
+  return {"snapshot", "MODEL [PATH]", 1,       2, "write what is served as a checkpoint",
+          kDetails,   Flags(),        Snapshot};
+}
+
+Command DownloadCommand() {
+  return {"download",       "MODEL FILE", 2,       2, "bring what is served here, as a checkpoint",
+          kDownloadDetails, Flags(),      Download};
 }
 
 }  // namespace relight::ctl

@@ -42,8 +42,9 @@ TEST_F(CtlTest, HelpIsForEveryCommand) {
   const Outcome help = RunBare({"--help"});
   EXPECT_EQ(help.code, 0);
   EXPECT_THAT(help.out, HasSubstr("exit codes:"));
-  for (const char* command : {"init", "inspect", "infer", "status", "history", "watch", "reload",
-                              "pin", "unpin", "rollback", "unload", "snapshot", "health"}) {
+  for (const char* command :
+       {"init", "inspect", "infer", "status", "history", "watch", "reload", "pin", "unpin",
+        "rollback", "unload", "snapshot", "download", "push", "health"}) {
     EXPECT_THAT(help.out, HasSubstr(std::string("\n  ") + command + " ")) << command;
     const Outcome one = RunBare({command, "--help"});
     EXPECT_EQ(one.code, 0);
@@ -256,6 +257,57 @@ TEST_F(CtlTest, LeversSayWhatServesNow) {
   EXPECT_EQ(Run({"reload", "double", "--json"}).json()["swapped"], true);
   EXPECT_EQ(Run({"pin", "double", "5", "--json"}).json()["pinned_version"], 5);
   EXPECT_EQ(Run({"pin", "double", "404"}).code, 4);
+}
+
+TEST_F(CtlTest, PushSaysWhatCameOfIt) {
+  const std::filesystem::path path = server_.folder() / "last.pt";
+  std::ofstream(path) << "hello";
+  const Outcome outcome = Run({"push", "double", path, "--as", "step-200.pt", "--overwrite"});
+  EXPECT_EQ(outcome.code, 0) << outcome.err;
+  EXPECT_THAT(outcome.out,
+              StartsWith("step-200.pt is in the watched folder of double and serves\n"));
+  EXPECT_THAT(outcome.out, HasSubstr("version    200, generation 8\n"));
+  EXPECT_EQ(server_.last_push_header(),
+            "model: \"double\" file: \"step-200.pt\" size_bytes: 5 overwrite: true");
+  const auto json = Run({"push", "double", path, "--json", "--no-wait"}).json();
+  EXPECT_EQ(json["serves"], true);
+  EXPECT_EQ(json["state"], "serving");
+  EXPECT_EQ(json["version"], 200);
+  EXPECT_EQ(server_.last_push_header(),
+            "model: \"double\" file: \"last.pt\" size_bytes: 5 no_wait: true");
+}
+
+TEST_F(CtlTest, PushThatDoesNotServeFailsOnlyWhereItCannot) {
+  const std::filesystem::path path = server_.folder() / "step-200.pt";
+  std::ofstream(path) << "hello";
+  const Outcome pinned = Run({"push", "pinned", path});
+  EXPECT_EQ(pinned.code, 0) << pinned.err;
+  EXPECT_THAT(pinned.out, HasSubstr("does not serve: the model is pinned to version 100\n"));
+  const Outcome refused = Run({"push", "refusing", path});
+  EXPECT_EQ(refused.code, 1);
+  EXPECT_THAT(refused.err, HasSubstr("FAILED_PRECONDITION: the warm-up fails"));
+  const Outcome broken = Run({"push", "broken", path});
+  EXPECT_EQ(broken.code, 1);
+  EXPECT_THAT(broken.err, HasSubstr("INVALID_ARGUMENT: parameter fc1.weight has NaN"));
+  EXPECT_EQ(Run({"push", "double", server_.folder() / "nothing.pt"}).code, 4);
+}
+
+TEST_F(CtlTest, DownloadBringsTheFile) {
+  const std::string path = server_.folder() / "best.pt";
+  const Outcome outcome = Run({"download", "double", path});
+  EXPECT_EQ(outcome.code, 0) << outcome.err;
+  EXPECT_THAT(outcome.out, StartsWith(path + "\n"));
+  EXPECT_EQ(ReadAll(path), "hello");
+  EXPECT_EQ(Run({"download", "double", path}).code, 1);
+  const Outcome again = Run({"download", "double", path, "--overwrite", "--json", "--version", "7",
+                             "--format", "state-dict", "--weights-only", "--lossless"});
+  EXPECT_EQ(again.json()["path"], path);
+  EXPECT_EQ(server_.last_download_request(),
+            "model: \"double\" file: \"best.pt\" version: 7 weights_only: true lossless: true "
+            "format: SNAPSHOT_STATE_DICT");
+  EXPECT_EQ(Run({"download", "lying", server_.folder() / "other.pt"}).code, 1);
+  EXPECT_FALSE(std::filesystem::exists(server_.folder() / "other.pt"));
+  EXPECT_EQ(Run({"download", "double"}).code, 2);
 }
 
 TEST_F(CtlTest, SnapshotPrintsThePathFirst) {

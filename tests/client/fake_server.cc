@@ -397,10 +397,98 @@ class AdminService final : public v1::Admin::Service {
     return Status::OK;
   }
 
+  Status PushCheckpoint(ServerContext* context, grpc::ServerReader<v1::PushRequest>* reader,
+                        v1::PushResponse* response) override {
+    v1::PushRequest part;
+    if (!reader->Read(&part) || !part.has_header()) return {StatusCode::INTERNAL, "no header"};
+    const v1::PushHeader header = part.header();
+    std::string bytes;
+    std::string sha256;
+    while (reader->Read(&part)) {
+      bytes += part.chunk();
+      sha256 = part.commit().file_sha256();
+      if (header.model() == "broken") {
+        return {StatusCode::INVALID_ARGUMENT, "parameter fc1.weight has NaN"};
+      }
+    }
+    gate_.Pass(*context, header.model());
+    MutexLock lock(mutex_);
+    last_push_header_ = header.ShortDebugString();
+    last_push_sha256_ = sha256;
+    last_push_bytes_ = bytes;
+    response->set_file(header.file());
+    response->set_size_bytes(bytes.size());
+    response->set_file_sha256(sha256);
+    response->set_weights_digest(kDigest);
+    response->set_version(200);
+    response->set_serves(header.model() == "double");
+    response->set_state(v1::VERSION_SERVING);
+    if (header.model() == "double") response->set_generation(8);
+    if (header.model() == "pinned") {
+      response->set_state(v1::VERSION_FOUND);
+      response->set_reason("the model is pinned to version 100");
+    } else if (header.model() == "refusing") {
+      response->set_state(v1::VERSION_REFUSED);
+      response->set_reason("the warm-up fails");
+    }
+    return Status::OK;
+  }
+
+  Status DownloadSnapshot(ServerContext* context, const v1::DownloadRequest* request,
+                          grpc::ServerWriter<v1::DownloadResponse>* writer) override {
+    {
+      MutexLock lock(mutex_);
+      last_download_request_ = request->ShortDebugString();
+    }
+    const std::string& model = request->model();
+    v1::DownloadResponse part;
+    part.mutable_progress()->set_total_bytes(5);
+    writer->Write(part);
+    gate_.Pass(*context, model);
+    if (model == "mute") return Status::OK;
+    v1::SnapshotResult* result = part.mutable_result();
+    result->set_size_bytes(5);
+    // Of "hello".
+    result->set_file_sha256("2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824");
+    result->set_version(100);
+    result->set_generation(7);
+    result->set_weights_digest(kDigest);
+    result->set_format(v1::SNAPSHOT_STATE_DICT);
+    writer->Write(part);
+    part.set_chunk(model == "lying" ? "hex" : "hel");
+    writer->Write(part);
+    if (model == "broken") return {StatusCode::UNAVAILABLE, "the server is stopping"};
+    if (model == "short") return Status::OK;
+    part.set_chunk("lo");
+    writer->Write(part);
+    return Status::OK;
+  }
+
+  std::string last_push_header() {
+    MutexLock lock(mutex_);
+    return last_push_header_;
+  }
+  std::string last_push_sha256() {
+    MutexLock lock(mutex_);
+    return last_push_sha256_;
+  }
+  std::string last_push_bytes() {
+    MutexLock lock(mutex_);
+    return last_push_bytes_;
+  }
+  std::string last_download_request() {
+    MutexLock lock(mutex_);
+    return last_download_request_;
+  }
+
  private:
   const Gate& gate_;
   Mutex mutex_;
   std::string last_snapshot_request_ ABSL_GUARDED_BY(mutex_);
+  std::string last_push_header_ ABSL_GUARDED_BY(mutex_);
+  std::string last_push_sha256_ ABSL_GUARDED_BY(mutex_);
+  std::string last_push_bytes_ ABSL_GUARDED_BY(mutex_);
+  std::string last_download_request_ ABSL_GUARDED_BY(mutex_);
 };
 
 std::filesystem::path MakeFolder() {
@@ -452,6 +540,12 @@ void FakeServer::Release() {
 }
 std::string FakeServer::last_snapshot_request() const {
   return impl_->admin.last_snapshot_request();
+}
+std::string FakeServer::last_push_header() const { return impl_->admin.last_push_header(); }
+std::string FakeServer::last_push_sha256() const { return impl_->admin.last_push_sha256(); }
+std::string FakeServer::last_push_bytes() const { return impl_->admin.last_push_bytes(); }
+std::string FakeServer::last_download_request() const {
+  return impl_->admin.last_download_request();
 }
 int FakeServer::slow_requests() const { return impl_->inference.slow_requests; }
 

@@ -31,6 +31,14 @@ class FakeServer {
   void Release();
   // What the last Snapshot request asked for, as text.
   std::string last_snapshot_request() const;
+  // What the last push announced, as text, what its commit said, and the bytes that came. Of pushes
+  // to "broken" it takes one chunk; "pinned" and "refusing" take them and do not serve them.
+  std::string last_push_header() const;
+  std::string last_push_sha256() const;
+  std::string last_push_bytes() const;
+  // Downloads are "hello"; of "lying" other bytes, of "short" fewer, of "broken" an error after
+  // some, of "mute" nothing.
+  std::string last_download_request() const;
   // Requests under way of "slow".
   int slow_requests() const;
 

@@ -169,6 +169,37 @@ struct SnapshotResult {
   std::vector<std::string> converted;
 };
 
+struct DownloadOptions {
+  std::optional<std::int64_t> version;  // Absent: the served one.
+  bool overwrite = false;
+  bool weights_only = false;  // Leave the training state out.
+  bool lossless = false;      // Refuse rather than leave out what cannot be written.
+  SnapshotFormat format = SnapshotFormat::kAsSource;
+};
+
+struct PushOptions {
+  std::string file;  // Its name in the watched folder; empty: the one that it has here.
+  bool overwrite = false;
+  bool wait = true;  // For what comes of it.
+};
+
+// What came of a file that is in the watched folder now.
+struct PushResult {
+  std::string file;
+  std::uint64_t size_bytes = 0;
+  std::string file_sha256;
+  std::string weights_digest;
+  // Whether these weights answer requests that name no version, and as which generation.
+  bool serves = false;
+  std::uint64_t generation = 0;
+  std::optional<std::int64_t> version;  // Absent where the file has none.
+  VersionState state = VersionState::kUnspecified;
+  std::string reason;  // Why not; where another file has the same weights, which.
+};
+
+// How far something has come. `total_bytes` is 0 while that is not known.
+using Progress = std::function<void(std::uint64_t done_bytes, std::uint64_t total_bytes)>;
+
 class RELIGHT_CLIENT_API AdminClient {
  public:
   // As Client::Connect.
@@ -207,11 +238,33 @@ class RELIGHT_CLIENT_API AdminClient {
 
   // Writes what is served as a checkpoint in the server's snapshot folder. `progress`, where there
   // is one, is called on this thread with the bytes written and those there will be in all.
-  absl::StatusOr<SnapshotResult> Snapshot(
-      const std::string& model, const SnapshotOptions& snapshot = {},
-      const std::function<void(std::uint64_t written_bytes, std::uint64_t total_bytes)>& progress =
-          {},
-      const CallOptions& options = {});
+  absl::StatusOr<SnapshotResult> Snapshot(const std::string& model,
+                                          const SnapshotOptions& snapshot = {},
+                                          const Progress& progress = {},
+                                          const CallOptions& options = {});
+
+  // The same, but into a file at `path` on this machine, whose suffix says the format like that of
+  // SnapshotOptions::path. It appears there once it is whole and has the SHA-256 that the server
+  // gives; the result's path is `path`. `progress` tells the bytes that have come, and (0, 0) while
+  // the server still writes.
+  //
+  // Also ALREADY_EXISTS, DATA_LOSS for other bytes than the server sent, and RESOURCE_EXHAUSTED for
+  // a full disk here.
+  absl::StatusOr<SnapshotResult> DownloadSnapshot(const std::string& model, const std::string& path,
+                                                  const DownloadOptions& download = {},
+                                                  const Progress& progress = {},
+                                                  const CallOptions& options = {});
+
+  // Puts the file at `path` into the model's watched folder, where it appears once it is whole and
+  // the loader's checks have passed, and says what came of it. `progress` tells the bytes that were
+  // sent.
+  //
+  // INVALID_ARGUMENT or DATA_LOSS with the loader's words where the model does not take it,
+  // ALREADY_EXISTS, RESOURCE_EXHAUSTED for a full disk there: nothing of it was kept then. OK does
+  // not mean that it serves.
+  absl::StatusOr<PushResult> Push(const std::string& model, const std::string& path,
+                                  const PushOptions& push = {}, const Progress& progress = {},
+                                  const CallOptions& options = {});
 
  private:
   struct Impl;
