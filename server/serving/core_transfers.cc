@@ -20,12 +20,26 @@
 namespace relight::serving {
 namespace {
 
+const LoadedVersion* FindServing(const ModelStatus& status) {
+  for (const LoadedVersion& loaded : status.loaded) {
+    if (loaded.state == VersionState::kServing) return &loaded;
+  }
+  return nullptr;
+}
+
 // Why the candidate `pushed` does not serve, as far as the model's status tells.
 std::string WhyNot(const PushResult& pushed, const ModelStatus& status) {
-  if (pushed.state == VersionState::kServing || pushed.state == VersionState::kLoaded) {
+  if (!pushed.reason.empty()) return pushed.reason;
+  const LoadedVersion* serving = FindServing(status);
+  const bool served =
+      pushed.state == VersionState::kLoaded || pushed.state == VersionState::kRetired;
+  if (served && serving != nullptr) {
+    return absl::StrCat("it served, and version ", serving->version, " from ",
+                        Escape(serving->file), " serves now");
+  }
+  if (pushed.state == VersionState::kServing) {
     return "it was replaced by another file of that name meanwhile";
   }
-  if (!pushed.reason.empty()) return pushed.reason;
   if (status.state == ModelState::kUnloaded) {
     return "the model is unloaded: reload it to serve the newest checkpoint";
   }
@@ -44,17 +58,16 @@ void Judge(const ModelStatus& status, PushResult& pushed) {
     pushed.version = candidate.version;
     pushed.reason = candidate.reason;
   }
-  for (const LoadedVersion& loaded : status.loaded) {
-    const bool same = loaded.weights_digest == pushed.weights_digest;
-    if (loaded.state != VersionState::kServing || !same) continue;
+  const LoadedVersion* serving = FindServing(status);
+  if (serving != nullptr && serving->weights_digest == pushed.weights_digest) {
+    const bool by_this_file = serving->file == pushed.file;
     pushed.serves = true;
-    pushed.generation = loaded.generation;
+    pushed.generation = serving->generation;
     pushed.state = VersionState::kServing;
-    pushed.reason = loaded.file == pushed.file
-                        ? ""
-                        : absl::StrCat("these weights serve already, as version ", loaded.version,
-                                       " from ", Escape(loaded.file));
-    if (loaded.file == pushed.file) pushed.version = loaded.version;
+    if (by_this_file) pushed.version = serving->version;
+    pushed.reason = by_this_file ? ""
+                                 : absl::StrCat("these weights serve already, as version ",
+                                                serving->version, " from ", Escape(serving->file));
     return;
   }
   pushed.reason = WhyNot(pushed, status);
