@@ -11,9 +11,10 @@ constexpr std::array<std::string_view, 10> kVersionStates = {
     "unknown", "found",   "waiting", "loading",  "serving",
     "loaded",  "retired", "refused", "retrying", "passed over"};
 constexpr std::array<std::string_view, 4> kFormats = {"", "bundle", "state-dict", "safetensors"};
-constexpr std::array<std::string_view, 13> kEvents = {
-    "unknown",  "served",      "refused",  "retrying", "unchanged",      "retired",       "pinned",
-    "unpinned", "rolled back", "unloaded", "snapshot", "config changed", "config refused"};
+constexpr std::array<std::string_view, 14> kEvents = {
+    "unknown",  "served",         "refused",        "retrying",    "unchanged",
+    "retired",  "pinned",         "unpinned",       "rolled back", "unloaded",
+    "snapshot", "config changed", "config refused", "pushed"};
 
 // The messages' enums and ours have the same values; a newer server may know more.
 template <typename Enum, std::size_t kCount>

@@ -167,6 +167,8 @@ absl::StatusOr<storage::AtomicFile> CreateAt(const std::string& path, bool overw
   if (!fd.valid()) {
     return storage::PosixError(absl::StrCat("folder ", Escape(folder, 1024)), errno);
   }
+  // What a download that was killed has left. Not worth failing for.
+  storage::RemoveStaleTemporaries(fd.get(), storage::Reach::kFolder).IgnoreError();
   return storage::AtomicFile::Create(fd.get(), BaseName(path), overwrite);
 }
 

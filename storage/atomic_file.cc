@@ -245,7 +245,8 @@ absl::Status AtomicFile::Commit(unsigned mode) {
     }
   }
   temporary_name_.clear();
-  return Retrying(Describe("flushing its folder to the disk"), [&] { return ::fsync(parent); });
+  return Retrying(Describe("is in place, but a power cut may undo that: flushing its folder"),
+                  [&] { return ::fsync(parent); });
 }
 
 absl::StatusOr<UniqueFd> AtomicFile::Unlink() && {

@@ -2,7 +2,6 @@
 
 #include <fcntl.h>
 #include <libdeflate.h>
-#include <stdlib.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -12,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/escape.h"
 #include "base/status_macros.h"
+#include "storage/atomic_file.h"
 #include "storage/posix_error.h"
 
 namespace relight::storage {
@@ -19,15 +19,18 @@ namespace {
 
 constexpr std::size_t kChunkBytes = std::size_t{4} << 20;
 
-absl::StatusOr<UniqueFd> OpenUnnamed(const std::string& folder) {
-  UniqueFd fd(::open(folder.c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, 0600));
+absl::StatusOr<UniqueFd> OpenUnnamed(const std::string& path) {
+  UniqueFd fd(::open(path.c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, 0600));
   if (fd.valid()) return fd;
-  if (errno == EOPNOTSUPP || errno == EISDIR || errno == EINVAL) {
-    std::string path = absl::StrCat(folder, "/.spool-XXXXXX");
-    fd.reset(::mkostemp(path.data(), O_CLOEXEC));
-    if (fd.valid() && ::unlink(path.c_str()) == 0) return fd;
-  }
-  return PosixError(absl::StrCat("making a spool file in ", Escape(folder)), errno);
+  const std::string what = absl::StrCat("making a spool file in ", Escape(path));
+  if (errno != EOPNOTSUPP && errno != EISDIR && errno != EINVAL) return PosixError(what, errno);
+  // Some file systems have none without a name. A process that is killed before the name is gone
+  // leaves what RemoveStaleTemporaries removes.
+  const UniqueFd folder(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!folder.valid()) return PosixError(what, errno);
+  RELIGHT_ASSIGN_OR_RETURN(AtomicFile file,
+                           AtomicFile::Create(folder.get(), "spool", /*overwrite=*/true));
+  return std::move(file).Unlink();
 }
 
 absl::Status WriteAt(int fd, absl::Span<const std::byte> bytes, std::uint64_t offset) {

@@ -73,6 +73,8 @@ v1::HistoryEntry::Event ToMessage(serving::HistoryEvent event) {
       return v1::HistoryEntry::CONFIG_CHANGED;
     case serving::HistoryEvent::kConfigRefused:
       return v1::HistoryEntry::CONFIG_REFUSED;
+    case serving::HistoryEvent::kPushed:
+      return v1::HistoryEntry::PUSHED;
   }
   return v1::HistoryEntry::EVENT_UNSPECIFIED;
 }

@@ -106,6 +106,7 @@ class Core final : public ServerCore {
   Surroundings surroundings_;
   Subscriptions subscriptions_;
   Refusals refusals_;
+  std::atomic<int> open_transfers_{0};
   std::atomic<bool> ready_{false};
   std::atomic<bool> stop_manager_{false};
 

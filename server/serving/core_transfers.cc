@@ -2,6 +2,7 @@
 // out.
 #include <spdlog/spdlog.h>
 
+#include <atomic>
 #include <functional>
 #include <memory>
 #include <string>
@@ -19,6 +20,9 @@
 
 namespace relight::serving {
 namespace {
+
+// Each has a file open, and most of the time waits for its client.
+constexpr int kMaxTransfers = 16;
 
 const LoadedVersion* FindServing(const ModelStatus& status) {
   for (const LoadedVersion& loaded : status.loaded) {
@@ -73,14 +77,53 @@ void Judge(const ModelStatus& status, PushResult& pushed) {
   pushed.reason = WhyNot(pushed, status);
 }
 
+// One of the transfers that may be under way.
+class TransferSlot {
+ public:
+  static absl::StatusOr<TransferSlot> Take(std::atomic<int>& taken) {
+    TransferSlot slot(taken);
+    if (taken.load() <= kMaxTransfers) return slot;
+    return absl::ResourceExhaustedError(
+        absl::StrCat(kMaxTransfers,
+                     " pushes and downloads are under way, and no more are taken: "
+                     "try again when one of them has ended"));
+  }
+
+ private:
+  // Counts those that were turned away, too, for as long as that takes.
+  explicit TransferSlot(std::atomic<int>& taken) : taken_((++taken, &taken)) {}
+
+  struct GiveBack {
+    void operator()(std::atomic<int>* taken) const { --*taken; }
+  };
+  std::unique_ptr<std::atomic<int>, GiveBack> taken_;
+};
+
+// A snapshot on its way out, which takes a place there.
+class Download final : public OutgoingSnapshot {
+ public:
+  Download(TransferSlot slot, std::unique_ptr<OutgoingSnapshot> snapshot)
+      : slot_(std::move(slot)), snapshot_(std::move(snapshot)) {}
+
+  const SnapshotResult& result() const override { return snapshot_->result(); }
+  absl::StatusOr<std::size_t> Read(absl::Span<std::byte> buffer) override {
+    return snapshot_->Read(buffer);
+  }
+
+ private:
+  const TransferSlot slot_;
+  const std::unique_ptr<OutgoingSnapshot> snapshot_;
+};
+
 // The steps of a push, whose surroundings are the core's.
 class Push final : public IncomingCheckpoint {
  public:
   using Targets = std::function<absl::StatusOr<std::vector<ModelManager::PushTarget>>()>;
 
-  Push(std::unique_ptr<IncomingFile> file, Targets targets, storage::ScratchMemory scratch,
-       std::function<PushResult(const PushResult&)> after)
-      : file_(std::move(file)),
+  Push(TransferSlot slot, std::unique_ptr<IncomingFile> file, Targets targets,
+       storage::ScratchMemory scratch, std::function<PushResult(const PushResult&)> after)
+      : slot_(std::move(slot)),
+        file_(std::move(file)),
         targets_(std::move(targets)),
         scratch_(std::move(scratch)),
         after_(std::move(after)) {}
@@ -130,6 +173,7 @@ class Push final : public IncomingCheckpoint {
     return absl::CancelledError("the push was cancelled; nothing was left behind");
   }
 
+  const TransferSlot slot_;
   const std::unique_ptr<IncomingFile> file_;
   const Targets targets_;
   const storage::ScratchMemory scratch_;
@@ -141,11 +185,13 @@ class Push final : public IncomingCheckpoint {
 absl::StatusOr<std::unique_ptr<IncomingCheckpoint>> Core::BeginPush(const PushRequest& request) {
   RELIGHT_ASSIGN_OR_RETURN(const Entry entry, Find(request.model));
   if (surroundings_.draining) return absl::UnavailableError("the server is draining");
+  RELIGHT_ASSIGN_OR_RETURN(TransferSlot slot, TransferSlot::Take(open_transfers_));
   RELIGHT_ASSIGN_OR_RETURN(const auto targets, entry.manager->PushTargets());
   RELIGHT_ASSIGN_OR_RETURN(std::unique_ptr<IncomingFile> file,
                            IncomingFile::Create(request, targets.front().config.checkpoints));
   return std::make_unique<Push>(
-      std::move(file), [manager = entry.manager] { return manager->PushTargets(); },
+      std::move(slot), std::move(file),
+      [manager = entry.manager] { return manager->PushTargets(); },
       [this](std::size_t bytes) { return surroundings_.factory.AllocateHost("cpu", bytes); },
       [this, model = request.model, wait = request.wait](const PushResult& pushed) {
         return AwaitPushed(model, pushed, wait);
@@ -155,9 +201,16 @@ absl::StatusOr<std::unique_ptr<IncomingCheckpoint>> Core::BeginPush(const PushRe
 // The file is in its folder: whatever goes wrong from here on is no failure of the push.
 PushResult Core::AwaitPushed(const std::string& model, const PushResult& pushed, bool wait) {
   PushResult result = pushed;
+  if (const absl::StatusOr<Entry> entry = Find(model); entry.ok()) {
+    entry->manager->journal().Add({.time = clock_.Now(),
+                                   .event = HistoryEvent::kPushed,
+                                   .file = result.file,
+                                   .file_sha256 = result.file_sha256,
+                                   .weights_digest = result.weights_digest});
+  }
   {
-    const LogScope about({.model = model});
-    spdlog::info("model {}: took in {} ({} bytes, SHA-256 {}, weights {})", Escape(model),
+    const LogScope about({.model = model, .event = Name(HistoryEvent::kPushed)});
+    spdlog::info("model {}: {} was pushed ({} bytes, SHA-256 {}, weights {})", Escape(model),
                  Escape(result.file), result.size_bytes, result.file_sha256, result.weights_digest);
   }
   if (!wait) {
@@ -183,6 +236,7 @@ absl::StatusOr<std::unique_ptr<OutgoingSnapshot>> Core::OpenSnapshot(
   RELIGHT_ASSIGN_OR_RETURN(const Entry entry, Find(request.model));
   RELIGHT_ASSIGN_OR_RETURN(const ModelManager::SnapshotSource source,
                            entry.manager->FindForSnapshot(request.version));
+  RELIGHT_ASSIGN_OR_RETURN(TransferSlot slot, TransferSlot::Take(open_transfers_));
   // Files of such a size are expected in the first of these, and none stays.
   const std::string& folder =
       options_.snapshot_dir.empty() ? surroundings_.spool_folder : options_.snapshot_dir;
@@ -202,7 +256,7 @@ absl::StatusOr<std::unique_ptr<OutgoingSnapshot>> Core::OpenSnapshot(
                         .event = Name(HistoryEvent::kSnapshot)});
   spdlog::info("model {}: wrote version {}, generation {} for a client to download",
                Escape(request.model), result.version, result.generation);
-  return snapshot;
+  return std::make_unique<Download>(std::move(slot), std::move(snapshot));
 }
 
 }  // namespace relight::serving

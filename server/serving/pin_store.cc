@@ -77,8 +77,12 @@ absl::Status PinStore::Set(const std::string& model, std::optional<std::int64_t>
   } else {
     pins.erase(EncodeName(model));
   }
-  if (pins == pins_) return absl::OkStatus();
-  if (!state_dir_.empty()) RELIGHT_RETURN_IF_ERROR(Save(pins));
+  if (pins == pins_ && !unsure_) return absl::OkStatus();
+  if (!state_dir_.empty()) {
+    unsure_ = true;
+    RELIGHT_RETURN_IF_ERROR(Save(pins));
+    unsure_ = false;
+  }
   pins_ = std::move(pins);
   return absl::OkStatus();
 }

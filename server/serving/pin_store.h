@@ -22,7 +22,8 @@ class PinStore {
   static absl::StatusOr<PinStore> Open(const std::string& state_dir);
 
   std::optional<std::int64_t> Get(const std::string& model) const;
-  // On error nothing has changed.
+  // On error nothing has changed here. Where it was the last step that failed, the file may hold
+  // the new pins already: the next call writes it in any case.
   absl::Status Set(const std::string& model, std::optional<std::int64_t> version);
 
  private:
@@ -31,6 +32,7 @@ class PinStore {
 
   std::string state_dir_;
   std::map<std::string, std::int64_t> pins_;
+  bool unsure_ = false;  // Whether the file holds `pins_`.
 };
 
 }  // namespace relight::serving

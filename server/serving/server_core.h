@@ -176,8 +176,9 @@ class ServerCore {
   virtual absl::StatusOr<std::unique_ptr<OutgoingSnapshot>> OpenSnapshot(
       const SnapshotRequest& request, const SnapshotProgress& progress) = 0;
   // INVALID_ARGUMENT for a name that is none of a checkpoint, or a size that the model's limits
-  // exclude; ALREADY_EXISTS; RESOURCE_EXHAUSTED where there is no room; FAILED_PRECONDITION where
-  // the model has no usable config. What is returned must not outlive this object.
+  // exclude; ALREADY_EXISTS; RESOURCE_EXHAUSTED where there is no room, or too many are open;
+  // FAILED_PRECONDITION where the model has no usable config. What is returned must not outlive
+  // this object.
   virtual absl::StatusOr<std::unique_ptr<IncomingCheckpoint>> BeginPush(
       const PushRequest& request) = 0;
 

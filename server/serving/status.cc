@@ -66,6 +66,8 @@ std::string_view Name(HistoryEvent event) {
       return "config changed";
     case HistoryEvent::kConfigRefused:
       return "config refused";
+    case HistoryEvent::kPushed:
+      return "pushed";
   }
   return "unknown";
 }

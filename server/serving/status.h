@@ -85,6 +85,7 @@ enum class HistoryEvent {
   kSnapshot,
   kConfigChanged,
   kConfigRefused,
+  kPushed,
 };
 
 struct HistoryEntry {

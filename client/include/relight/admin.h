@@ -60,6 +60,7 @@ enum class HistoryEvent : std::uint8_t {
   kSnapshot,
   kConfigChanged,
   kConfigRefused,
+  kPushed,
 };
 
 // Lower-case words: "serving", "passed over", "rolled back".
