@@ -41,6 +41,11 @@ absl::Span<const std::byte> BytesOf(const std::string& text) {
   return {reinterpret_cast<const std::byte*>(text.data()), text.size()};
 }
 
+// What goes wrong here says nothing about a server, as UNAVAILABLE would.
+absl::Status Local(const absl::Status& status) {
+  return absl::IsUnavailable(status) ? absl::InternalError(status.message()) : status;
+}
+
 // --- to a server ---
 
 class Sender {
@@ -57,7 +62,7 @@ class Sender {
       // The server would wait for the rest.
       context_.Cancel();
       writer_->Finish();
-      return sent;
+      return Local(sent);
     }
     // Where the server did not want to hear all of it, this says why.
     RELIGHT_RETURN_IF_ERROR(FromGrpc(writer_->Finish()));
@@ -115,11 +120,11 @@ class Receiver {
     if (const absl::Status received = Receive(); !received.ok()) {
       context_.Cancel();
       reader_->Finish();
-      return received;
+      return Local(received);
     }
     RELIGHT_RETURN_IF_ERROR(FromGrpc(reader_->Finish()));
     RELIGHT_RETURN_IF_ERROR(CheckWhole());
-    RELIGHT_RETURN_IF_ERROR(file_.Commit());
+    RELIGHT_RETURN_IF_ERROR(Local(file_.Commit()));
     return *std::move(result_);
   }
 
@@ -177,8 +182,9 @@ absl::StatusOr<storage::AtomicFile> CreateAt(const std::string& path, bool overw
 absl::StatusOr<PushResult> SendCheckpoint(v1::Admin::Stub& stub, CallContext& context,
                                           const std::string& model, const std::string& path,
                                           const PushOptions& options, const Progress& progress) {
-  // Opening it says nothing about a server, whatever its code.
-  if (::access(path.c_str(), R_OK) != 0) return storage::PosixError(Escape(path, 1024), errno);
+  if (::access(path.c_str(), R_OK) != 0) {
+    return Local(storage::PosixError(Escape(path, 1024), errno));
+  }
   absl::StatusOr<storage::InputFile> file =
       storage::InputFile::Open(path, std::numeric_limits<std::int64_t>::max());
   if (!file.ok()) return absl::InvalidArgumentError(file.status().message());
@@ -200,7 +206,8 @@ absl::StatusOr<SnapshotResult> ReceiveSnapshot(v1::Admin::Stub& stub, CallContex
                                                const std::string& model, const std::string& path,
                                                const DownloadOptions& options,
                                                const Progress& progress) {
-  RELIGHT_ASSIGN_OR_RETURN(storage::AtomicFile file, CreateAt(path, options.overwrite));
+  absl::StatusOr<storage::AtomicFile> file = CreateAt(path, options.overwrite);
+  if (!file.ok()) return Local(file.status());
   v1::DownloadRequest request;
   request.set_model(model);
   // Only its suffix says something there.
@@ -209,7 +216,7 @@ absl::StatusOr<SnapshotResult> ReceiveSnapshot(v1::Admin::Stub& stub, CallContex
   request.set_weights_only(options.weights_only);
   request.set_lossless(options.lossless);
   request.set_format(static_cast<v1::SnapshotFormat>(options.format));
-  Receiver receiver(stub, context, request, std::move(file), progress);
+  Receiver receiver(stub, context, request, *std::move(file), progress);
   RELIGHT_ASSIGN_OR_RETURN(SnapshotResult result, receiver.Run());
   result.path = path;
   return result;

@@ -168,6 +168,7 @@ AtomicFile::AtomicFile(AtomicFile&& other) noexcept
       temporary_name_(std::exchange(other.temporary_name_, {})),
       overwrite_(other.overwrite_),
       failed_(other.failed_),
+      is_in_place_(other.is_in_place_),
       written_bytes_(other.written_bytes_) {}
 
 AtomicFile& AtomicFile::operator=(AtomicFile&& other) noexcept {
@@ -180,6 +181,7 @@ AtomicFile& AtomicFile::operator=(AtomicFile&& other) noexcept {
   temporary_name_ = std::exchange(other.temporary_name_, {});
   overwrite_ = other.overwrite_;
   failed_ = other.failed_;
+  is_in_place_ = other.is_in_place_;
   written_bytes_ = other.written_bytes_;
   return *this;
 }
@@ -193,6 +195,17 @@ void AtomicFile::Discard() {
 
 std::string AtomicFile::Describe(std::string_view doing) const {
   return absl::StrCat("file ", Escape(path_), ": ", std::string(doing));
+}
+
+absl::Status AtomicFile::Reserve(std::uint64_t bytes) {
+  if (bytes == 0) return absl::OkStatus();
+  int result = 0;
+  do {
+    result = ::fallocate(file_.get(), FALLOC_FL_KEEP_SIZE, 0, static_cast<off_t>(bytes));
+  } while (result != 0 && errno == EINTR);
+  const bool cannot = errno == EOPNOTSUPP || errno == ENOSYS;
+  if (result == 0 || cannot) return absl::OkStatus();
+  return PosixError(Describe(absl::StrCat("taking room for ", bytes, " bytes")), errno);
 }
 
 absl::Status AtomicFile::Write(absl::Span<const std::byte> bytes) {
@@ -245,6 +258,7 @@ absl::Status AtomicFile::Commit(unsigned mode) {
     }
   }
   temporary_name_.clear();
+  is_in_place_ = true;
   return Retrying(Describe("is in place, but a power cut may undo that: flushing its folder"),
                   [&] { return ::fsync(parent); });
 }

@@ -33,12 +33,16 @@ class AtomicFile {
   ~AtomicFile();
 
   // After an error only destroying makes sense.
+  // Takes room for `bytes` on the disk, so that nobody else does, where the file system can.
+  absl::Status Reserve(std::uint64_t bytes);
   absl::Status Write(absl::Span<const std::byte> bytes);
   // Flushes to the disk what was written, leaving the file under its temporary name: the moment to
   // read it back and verify it (through `temporary_path`).
   absl::Status Sync();
-  // Renames it into place and flushes the folder. Nothing can be written afterwards.
+  // Renames it into place and flushes the folder. Nothing can be written afterwards. Where the last
+  // step alone fails, it is in place all the same.
   absl::Status Commit(unsigned mode = 0644);
+  bool is_in_place() const { return is_in_place_; }
   // Instead of committing: takes the name away, so that what was written lives for as long as the
   // descriptor is open, whatever becomes of the process. Its position is at the end.
   absl::StatusOr<UniqueFd> Unlink() &&;
@@ -60,6 +64,7 @@ class AtomicFile {
   std::string temporary_name_;  // Empty once committed.
   bool overwrite_ = false;
   bool failed_ = false;
+  bool is_in_place_ = false;
   std::uint64_t written_bytes_ = 0;
 };
 

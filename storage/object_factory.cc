@@ -154,7 +154,7 @@ TorchObjectFactory::MaybeNode TorchObjectFactory::ApplyContainer(Meaning meaning
     case Meaning::kDefaultDict:
       // The argument is the factory of missing values, which nothing here asks for.
       if (arguments.size() > 1) return std::nullopt;
-      return tree_.Add(NodeKind::kDict);
+      return LosingType(tree_.Add(NodeKind::kDict), "collections.defaultdict");
     case Meaning::kCounter:
       return CopyDict(NodeKind::kCounter, arguments);
     case Meaning::kDict:
@@ -192,6 +192,10 @@ TorchObjectFactory::MaybeNode TorchObjectFactory::ApplyValue(Meaning meaning,
       return tree_.AddText(NodeKind::kLayout, layout);
     }
     case Meaning::kTorchVersion:
+      if (arguments.empty() || !tree_.Is(arguments[0], NodeKind::kString)) {
+        return BadValue("has a TorchVersion that is no text");
+      }
+      return MakeTorchVersion(arguments[0]);
     case Meaning::kFirstArgument:
       if (arguments.empty()) return BadValue("wraps a value without giving one");
       return arguments[0];
@@ -224,6 +228,19 @@ TorchObjectFactory::MaybeNode TorchObjectFactory::ApplyTensor(Meaning meaning,
       return tensor;
     }
   }
+}
+
+TorchObjectFactory::MaybeNode TorchObjectFactory::LosingType(NodeId node, std::string_view type) {
+  RELIGHT_RETURN_IF_ERROR(context_.Charge(type.size()));
+  tree_.SetLostType(node, type);
+  return node;
+}
+
+// The text may be shared with values that are no version.
+TorchObjectFactory::MaybeNode TorchObjectFactory::MakeTorchVersion(NodeId text) {
+  const std::string version(tree_.text(text));
+  RELIGHT_RETURN_IF_ERROR(context_.Charge(version.size()));
+  return LosingType(tree_.AddText(NodeKind::kString, version), "torch.torch_version.TorchVersion");
 }
 
 TorchObjectFactory::MaybeNode TorchObjectFactory::MakeOrderedDict(const Arguments& arguments) {
@@ -379,10 +396,14 @@ TorchObjectFactory::MaybeNode TorchObjectFactory::FromType(const Arguments& argu
   }
   const Arguments inner_arguments = tree_.items(arguments[2]);
   RELIGHT_ASSIGN_OR_RETURN(const NodeId tensor, tensors_.Rebuild(inner, inner_arguments));
-  if (MeaningOf(arguments[1]) == Meaning::kParameter) {
-    tree_.mutable_tensor(tensor).is_parameter = true;
-  }
-  return tensor;
+  const bool has_state = !tree_.Is(arguments[3], NodeKind::kNone) &&
+                         !(tree_.IsDict(arguments[3]) && tree_.pairs(arguments[3]).empty());
+  const std::string type = DottedName(tree_.text(arguments[1]));
+  const Meaning meaning = MeaningOf(arguments[1]);
+  if (meaning == Meaning::kParameter) tree_.mutable_tensor(tensor).is_parameter = true;
+  if (has_state) return LosingType(tensor, absl::StrCat(type, " with attributes"));
+  const bool is_known = meaning == Meaning::kParameter || meaning == Meaning::kInert;
+  return is_known ? MaybeNode(tensor) : LosingType(tensor, type);
 }
 
 TorchObjectFactory::MaybeNode TorchObjectFactory::FromBuffer(const Arguments& arguments) {

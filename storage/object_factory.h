@@ -50,6 +50,9 @@ class TorchObjectFactory final : public ObjectFactory {
   MaybeNode ApplyValue(Meaning meaning, const Arguments& arguments);
   MaybeNode ApplyTensor(Meaning meaning, const Arguments& arguments);
 
+  // `node`, which was of a `type` that its kind does not tell.
+  MaybeNode LosingType(NodeId node, std::string_view type);
+  MaybeNode MakeTorchVersion(NodeId text);
   MaybeNode MakeOrderedDict(const Arguments& arguments);
   MaybeNode CopyDict(NodeKind kind, const Arguments& arguments);
   MaybeNode CopySet(NodeKind kind, const Arguments& arguments);

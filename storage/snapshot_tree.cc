@@ -46,6 +46,9 @@ std::vector<NodeId> ContainersAround(const Tree& tree, NodeId target) {
 NodeId CopyReplacing(Tree& tree, NodeId container, NodeId what, NodeId with) {
   const auto replaced = [&](NodeId node) { return node == what ? with : node; };
   const NodeId copy = tree.Add(tree.kind(container));
+  if (const std::string lost(tree.lost_type(container)); !lost.empty()) {
+    tree.SetLostType(copy, lost);
+  }
   if (!tree.IsDict(container)) {
     const std::vector<NodeId> items = tree.items(container);
     for (const NodeId item : items) tree.Append(copy, replaced(item));

@@ -249,7 +249,11 @@ absl::StatusOr<NodeId> TensorFactory::Parameter(const std::vector<NodeId>& argum
   RELIGHT_RETURN_IF_ERROR(CheckCount(arguments, count, count));
   RELIGHT_ASSIGN_OR_RETURN(const bool requires_grad, Boolean(arguments[1], "requires_grad flag"));
   RELIGHT_RETURN_IF_ERROR(CheckHooks(arguments[2]));
-  return MakeParameter(arguments[0], requires_grad);
+  RELIGHT_ASSIGN_OR_RETURN(const NodeId parameter, MakeParameter(arguments[0], requires_grad));
+  if (with_state) {
+    context_.tree().SetLostType(parameter, "torch.nn.parameter.Parameter with attributes");
+  }
+  return parameter;
 }
 
 absl::StatusOr<NodeId> TensorFactory::MakeParameter(NodeId tensor, bool requires_grad) {

@@ -143,6 +143,11 @@ NodeId Tree::attributes(NodeId node) const {
   return dicts_[PoolIndex(node)].attributes;
 }
 
+std::string_view Tree::lost_type(NodeId node) const {
+  const auto found = lost_types_.find(node);
+  return found == lost_types_.end() ? std::string_view() : found->second;
+}
+
 const TensorInfo& Tree::tensor(NodeId node) const {
   if (kind(node) == NodeKind::kUnsupportedTensor) return unsupported_[PoolIndex(node)].info;
   assert(Is(node, NodeKind::kTensor));
@@ -245,6 +250,8 @@ void Tree::SetAttributes(NodeId object, NodeId dict) {
   assert(IsDict(object));
   dicts_[PoolIndex(object)].attributes = dict;
 }
+
+void Tree::SetLostType(NodeId node, std::string_view type) { lost_types_[node] = type; }
 
 OpaqueInfo& Tree::mutable_opaque(NodeId node) {
   assert(Is(node, NodeKind::kOpaque));

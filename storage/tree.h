@@ -9,6 +9,7 @@
 #define RELIGHT_STORAGE_TREE_H_
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -109,6 +110,9 @@ class Tree {
   // Of an OrderedDict that had attributes set, or the root of a safetensors file ({'__metadata__':
   // ...}): a kDict. Else kNoNode.
   NodeId attributes(NodeId node) const;
+  // What the file says of a node's type beyond its kind, and nothing here needs to know but who
+  // writes it again: "collections.defaultdict" of a kDict, the subclass of a tensor. Else "".
+  std::string_view lost_type(NodeId node) const;
   const TensorInfo& tensor(NodeId node) const;
   std::uint32_t storage(NodeId node) const;
   const NumpyArrayInfo& array(NodeId node) const;
@@ -134,6 +138,7 @@ class Tree {
   void Append(NodeId container, NodeId item);
   void SetItem(NodeId dict, NodeId key, NodeId value);  // Does not look for duplicates.
   void SetAttributes(NodeId object, NodeId dict);
+  void SetLostType(NodeId node, std::string_view type);
   OpaqueInfo& mutable_opaque(NodeId node);
   TensorInfo& mutable_tensor(NodeId node);
   // A numpy array comes in two steps: made without content, filled later. Until then its kind is
@@ -177,6 +182,7 @@ class Tree {
   std::vector<UnsupportedTensor> unsupported_;
   std::vector<NumpyArrayInfo> arrays_;
   std::vector<OpaqueInfo> opaques_;
+  std::map<NodeId, std::string> lost_types_;
 };
 
 }  // namespace relight::storage

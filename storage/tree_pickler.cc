@@ -144,6 +144,10 @@ absl::Status TreePickler::Enter(NodeId node) {
                      absl::StrCat("the pickle to write is over ", limits_.max_pickle_bytes,
                                   " bytes without the tensors"));
   }
+  if (const std::string_view lost = tree_.lost_type(node); !lost.empty()) {
+    converted_.Add(absl::StrCat(Path(), ": ", Escape(lost), ", written as a plain ",
+                                std::string(storage::Name(tree_.kind(node)))));
+  }
   switch (tree_.kind(node)) {
     case NodeKind::kTensor:
       return WriteTensor(node);

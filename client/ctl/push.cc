@@ -19,7 +19,8 @@ constexpr char kDetails[] =
     R"(Puts a checkpoint into a model's watched folder on the server, under its own name or that of --as,
 and waits until it serves. The file appears there once it is whole, its SHA-256 was compared and the
 loader's checks have passed (names, shapes, types, finite values, checksums); a push that is refused
-or breaks leaves nothing behind. An existing file is refused unless --overwrite is given.
+or breaks leaves nothing behind. An existing file is refused unless --overwrite is given; what that
+replaces is gone, also where the graph itself then refuses the new weights.
 
 The exit code is 0 where the checkpoint is in the folder, also if it does not serve because another
 version is pinned or newer, or the model is unloaded: the first line says so. It is 1 where the

@@ -45,6 +45,11 @@ class AdminIo {
   std::vector<std::thread> threads_;
 };
 
+// Of a call for which AdminIo::Run said no.
+inline absl::Status TooBusy() {
+  return absl::UnavailableError("too many admin calls are waiting; try again later");
+}
+
 // So that no call waits behind one that may take long: each kind has threads of its own.
 struct AdminPools {
   AdminIo queries{1};    // What only looks.

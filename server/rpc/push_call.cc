@@ -46,15 +46,15 @@ void PushCall::End() {
 
 void PushCall::Stalled() {
   MutexLock lock(mutex_);
-  if (all_read_) return;
-  ConcludeLocked(absl::DeadlineExceededError(Concat("the client sent nothing for ",
+  if (finished_ || all_read_) return;
+  ConcludeLocked(absl::DeadlineExceededError(Concat("the client sent too little for ",
                                                     absl::FormatDuration(environment_.stall_limit),
                                                     "; nothing of the file was kept")));
   PumpLocked();
 }
 
 void PushCall::OnReadDone(bool ok) {
-  timer_->WaitEnds();
+  timer_->WaitEnds(ok ? message_.chunk().size() : 0);
   MutexLock lock(mutex_);
   reading_ = false;
   arrived_ = ok;
@@ -78,6 +78,10 @@ bool PushCall::Wanted() {
 
 void PushCall::ConcludeLocked(absl::Status outcome) {
   if (!outcome_.has_value()) outcome_ = std::move(outcome);
+  if (!working_ || begun_) return;
+  // What still waits for a thread need not be done.
+  ++turn_;
+  working_ = false;
 }
 
 void PushCall::PumpLocked() {
@@ -100,12 +104,14 @@ void PushCall::HandOverLocked() {
   committing_ = part_.has_commit();
   // A commit waits for the model, and no chunk of another push should wait with it.
   AdminIo& io = committing_ ? environment_.pools.long_work : environment_.pools.transfers;
-  working_ = io.Run([self = shared_from_this()] { self->Work(); });
+  begun_ = false;
+  working_ = io.Run([self = shared_from_this(), turn = ++turn_] { self->Work(turn); });
   if (!working_) ConcludeLocked(TooBusy());
 }
 
 void PushCall::FinishLocked() {
   if (incoming_ != nullptr) {
+    begun_ = true;  // Whatever comes, this is done.
     working_ = environment_.pools.transfers.Run([self = shared_from_this()] { self->Release(); });
     if (working_) return;
     incoming_.reset();  // The threads for that have ended, or have more to do than they can take.
@@ -122,7 +128,12 @@ void PushCall::Release() {
   PumpLocked();
 }
 
-void PushCall::Work() {
+void PushCall::Work(std::uint64_t turn) {
+  {
+    MutexLock lock(mutex_);
+    if (turn != turn_) return;
+    begun_ = true;
+  }
   absl::Status status = WithinFence("the push", [this] { return Take(part_); });
   const bool over = part_.has_commit() || !status.ok();
   if (over) incoming_.reset();
@@ -141,6 +152,7 @@ absl::Status PushCall::Take(const v1::PushRequest& part) {
   if (incoming_ == nullptr) return OutOfTurn("no header came first");
   if (part.has_commit()) return Commit(part.commit());
   if (part.part_case() != v1::PushRequest::kChunk) return OutOfTurn("an empty message came");
+  if (part.chunk().empty()) return OutOfTurn("an empty chunk came");
   if (part.chunk().size() > kMaxChunkBytes) {
     return absl::InvalidArgumentError(Concat("a chunk of ", part.chunk().size(),
                                              " bytes came, and one may have ", kMaxChunkBytes,

@@ -4,6 +4,7 @@
 
 #include <grpcpp/support/server_callback.h>
 
+#include <cstdint>
 #include <memory>
 #include <optional>
 
@@ -34,8 +35,8 @@ class PushCall final : public grpc::ServerReadReactor<v1::PushRequest>,
   void OnCancel() override;
   void OnDone() override;
 
-  void Work();     // On a thread that may wait.
-  void Release();  // Likewise.
+  void Work(std::uint64_t turn);  // On a thread that may wait.
+  void Release();                 // Likewise.
   absl::Status Take(const v1::PushRequest& part);
   absl::Status Commit(const v1::PushCommit& commit);
   bool Wanted();
@@ -59,7 +60,9 @@ class PushCall final : public grpc::ServerReadReactor<v1::PushRequest>,
   bool arrived_ ABSL_GUARDED_BY(mutex_) = false;     // `message_` waits to be worked on.
   bool all_read_ ABSL_GUARDED_BY(mutex_) = false;    // The commit, or the end of the stream.
   bool committing_ ABSL_GUARDED_BY(mutex_) = false;  // The commit is being worked on.
-  bool working_ ABSL_GUARDED_BY(mutex_) = false;
+  bool working_ ABSL_GUARDED_BY(mutex_) = false;     // Or a thread was asked for that.
+  bool begun_ ABSL_GUARDED_BY(mutex_) = false;       // It has begun.
+  std::uint64_t turn_ ABSL_GUARDED_BY(mutex_) = 0;   // What is asked for; others are not done.
   bool cancelled_ ABSL_GUARDED_BY(mutex_) = false;
   bool finished_ ABSL_GUARDED_BY(mutex_) = false;
   std::optional<absl::Status> outcome_ ABSL_GUARDED_BY(mutex_);

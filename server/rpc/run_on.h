@@ -26,10 +26,7 @@ grpc::ServerUnaryReactor* RunOn(AdminIo& io, grpc::CallbackServerContext* contex
       reactor->Finish(ToGrpcStatus(WithinFence("the call", work)));
     }
   });
-  if (!accepted) {
-    reactor->Finish(
-        ToGrpcStatus(absl::UnavailableError("too many admin calls are waiting; try again later")));
-  }
+  if (!accepted) reactor->Finish(ToGrpcStatus(TooBusy()));
   return reactor;
 }
 

@@ -21,9 +21,6 @@ struct TransferEnvironment {
   absl::Duration stall_limit;
 };
 
-inline absl::Status TooBusy() {
-  return absl::UnavailableError("too many admin calls are waiting; try again later");
-}
 inline absl::Status ClientGone() { return absl::CancelledError("the client has gone"); }
 inline absl::Status ShuttingDown() { return absl::UnavailableError("the server is shutting down"); }
 

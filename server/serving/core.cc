@@ -24,6 +24,8 @@ namespace {
 
 // How long an admin call waits for a model to come to rest.
 constexpr absl::Duration kAdminWait = absl::Minutes(10);
+// How often it is asked whether somebody still waits.
+constexpr absl::Duration kAdminSlice = absl::Milliseconds(200);
 // Without threads nothing changes by waiting: a model that is not at rest by then never is.
 constexpr int kRoundsWithoutThreads = 16;
 // What is due at once is not asked for in a loop.
@@ -373,7 +375,8 @@ void Core::HandOutCommands() {
 }
 
 absl::StatusOr<ReloadResult> Core::Execute(std::string_view model, Command::Kind kind,
-                                           std::int64_t version, std::string file) {
+                                           std::int64_t version, std::string file,
+                                           const std::function<bool()>& wanted) {
   RELIGHT_RETURN_IF_ERROR(Find(model).status());
   const auto command = std::make_shared<Command>(kind, version, std::move(file));
   {
@@ -393,7 +396,10 @@ absl::StatusOr<ReloadResult> Core::Execute(std::string_view model, Command::Kind
       RunOnce();
     }
   }
-  if (!command->Await(manager_.joinable() ? kAdminWait : absl::ZeroDuration())) {
+  absl::Duration left = manager_.joinable() ? kAdminWait : absl::ZeroDuration();
+  for (; !command->Await(std::min(left, kAdminSlice)); left -= kAdminSlice) {
+    if (wanted && !wanted()) return absl::CancelledError("nobody waits for the outcome any more");
+    if (left > kAdminSlice) continue;
     return absl::DeadlineExceededError(absl::StrCat(
         "model ", Escape(model), " is still busy; what was asked for goes on, watch its status"));
   }

@@ -94,10 +94,12 @@ class Core final : public ServerCore {
   std::shared_ptr<const Entries> entries() const;
   absl::StatusOr<Entry> Find(std::string_view model) const;
   absl::StatusOr<ReloadResult> Execute(std::string_view model, Command::Kind kind,
-                                       std::int64_t version = 0, std::string file = "");
+                                       std::int64_t version = 0, std::string file = "",
+                                       const std::function<bool()>& wanted = {});
   absl::StatusOr<ModelStatus> ExecuteForStatus(std::string_view model, Command::Kind kind,
                                                std::int64_t version = 0);
-  PushResult AwaitPushed(const std::string& model, const PushResult& pushed, bool wait);
+  PushResult AwaitPushed(const std::string& model, const PushResult& pushed, bool wait,
+                         const std::function<bool()>& wanted);
   void HandOutCommands();
 
   const CoreOptions options_;

@@ -5,6 +5,7 @@
 #include <atomic>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -81,8 +82,8 @@ void Judge(const ModelStatus& status, PushResult& pushed) {
 class TransferSlot {
  public:
   static absl::StatusOr<TransferSlot> Take(std::atomic<int>& taken) {
-    TransferSlot slot(taken);
-    if (taken.load() <= kMaxTransfers) return slot;
+    if (++taken <= kMaxTransfers) return TransferSlot(taken);
+    --taken;
     return absl::ResourceExhaustedError(
         absl::StrCat(kMaxTransfers,
                      " pushes and downloads are under way, and no more are taken: "
@@ -90,8 +91,7 @@ class TransferSlot {
   }
 
  private:
-  // Counts those that were turned away, too, for as long as that takes.
-  explicit TransferSlot(std::atomic<int>& taken) : taken_((++taken, &taken)) {}
+  explicit TransferSlot(std::atomic<int>& taken) : taken_(&taken) {}
 
   struct GiveBack {
     void operator()(std::atomic<int>* taken) const { --*taken; }
@@ -119,9 +119,11 @@ class Download final : public OutgoingSnapshot {
 class Push final : public IncomingCheckpoint {
  public:
   using Targets = std::function<absl::StatusOr<std::vector<ModelManager::PushTarget>>()>;
+  using After =
+      std::function<PushResult(const PushResult& pushed, const std::function<bool()>& wanted)>;
 
   Push(TransferSlot slot, std::unique_ptr<IncomingFile> file, Targets targets,
-       storage::ScratchMemory scratch, std::function<PushResult(const PushResult&)> after)
+       storage::ScratchMemory scratch, After after)
       : slot_(std::move(slot)),
         file_(std::move(file)),
         targets_(std::move(targets)),
@@ -134,7 +136,8 @@ class Push final : public IncomingCheckpoint {
                                     const std::function<bool()>& wanted) override {
     RELIGHT_ASSIGN_OR_RETURN(const PushResult pushed,
                              WithinFence("the push", [&] { return TakeIn(file_sha256, wanted); }));
-    return after_(pushed);
+    slot_.reset();
+    return after_(pushed, wanted);
   }
 
  private:
@@ -143,7 +146,10 @@ class Push final : public IncomingCheckpoint {
     PushResult pushed;
     RELIGHT_ASSIGN_OR_RETURN(pushed.file_sha256, file_->CheckWhole(file_sha256));
     RELIGHT_ASSIGN_OR_RETURN(const storage::WeightsDigest digest, CheckAccepted(wanted));
-    RELIGHT_RETURN_IF_ERROR(file_->MoveIntoPlace());
+    // In place it is no failure any more, whatever else was left to do.
+    const absl::Status moved = file_->MoveIntoPlace();
+    if (!moved.ok() && !file_->is_in_place()) return moved;
+    if (!moved.ok()) pushed.reason = std::string(moved.message());
     pushed.weights_digest = digest.ToHex();
     pushed.file = file_->name();
     pushed.size_bytes = file_->size_bytes();
@@ -173,11 +179,11 @@ class Push final : public IncomingCheckpoint {
     return absl::CancelledError("the push was cancelled; nothing was left behind");
   }
 
-  const TransferSlot slot_;
+  std::optional<TransferSlot> slot_;  // Until it is in place.
   const std::unique_ptr<IncomingFile> file_;
   const Targets targets_;
   const storage::ScratchMemory scratch_;
-  const std::function<PushResult(const PushResult&)> after_;
+  const After after_;
 };
 
 }  // namespace
@@ -193,14 +199,17 @@ absl::StatusOr<std::unique_ptr<IncomingCheckpoint>> Core::BeginPush(const PushRe
       std::move(slot), std::move(file),
       [manager = entry.manager] { return manager->PushTargets(); },
       [this](std::size_t bytes) { return surroundings_.factory.AllocateHost("cpu", bytes); },
-      [this, model = request.model, wait = request.wait](const PushResult& pushed) {
-        return AwaitPushed(model, pushed, wait);
+      [this, model = request.model, wait = request.wait](const PushResult& pushed,
+                                                         const std::function<bool()>& wanted) {
+        return AwaitPushed(model, pushed, wait, wanted);
       });
 }
 
 // The file is in its folder: whatever goes wrong from here on is no failure of the push.
-PushResult Core::AwaitPushed(const std::string& model, const PushResult& pushed, bool wait) {
+PushResult Core::AwaitPushed(const std::string& model, const PushResult& pushed, bool wait,
+                             const std::function<bool()>& wanted) {
   PushResult result = pushed;
+  const std::string warning = std::exchange(result.reason, "");
   if (const absl::StatusOr<Entry> entry = Find(model); entry.ok()) {
     entry->manager->journal().Add({.time = clock_.Now(),
                                    .event = HistoryEvent::kPushed,
@@ -212,6 +221,7 @@ PushResult Core::AwaitPushed(const std::string& model, const PushResult& pushed,
     const LogScope about({.model = model, .event = Name(HistoryEvent::kPushed)});
     spdlog::info("model {}: {} was pushed ({} bytes, SHA-256 {}, weights {})", Escape(model),
                  Escape(result.file), result.size_bytes, result.file_sha256, result.weights_digest);
+    if (!warning.empty()) spdlog::warn("model {}: {}", Escape(model), warning);
   }
   if (!wait) {
     watcher_->Wake();
@@ -219,7 +229,7 @@ PushResult Core::AwaitPushed(const std::string& model, const PushResult& pushed,
     return result;
   }
   const absl::StatusOr<ReloadResult> settled =
-      Execute(model, Command::Kind::kTakeIn, 0, result.file);
+      Execute(model, Command::Kind::kTakeIn, 0, result.file, wanted);
   // Where there was no waiting for the outcome, the status still says how far it has come.
   const absl::StatusOr<ModelStatus> status =
       settled.ok() ? absl::StatusOr<ModelStatus>(settled->status) : GetStatus(model);
@@ -227,6 +237,9 @@ PushResult Core::AwaitPushed(const std::string& model, const PushResult& pushed,
   if (!result.serves && result.reason.empty()) {
     result.reason =
         settled.ok() ? "it is no longer in the folder" : std::string(settled.status().message());
+  }
+  if (!warning.empty()) {
+    absl::StrAppend(&result.reason, result.reason.empty() ? "" : "; ", warning);
   }
   return result;
 }
@@ -249,7 +262,7 @@ absl::StatusOr<std::unique_ptr<OutgoingSnapshot>> Core::OpenSnapshot(
                                 .generation = result.generation,
                                 .file_sha256 = result.file_sha256,
                                 .weights_digest = result.weights_digest,
-                                .reason = "downloaded"});
+                                .reason = "for a download"});
   const LogScope about({.model = request.model,
                         .version = result.version,
                         .generation = result.generation,

@@ -32,14 +32,14 @@ absl::Status NameError(std::string_view name, std::string_view problem) {
 absl::StatusOr<UniqueFd> OpenWatchedFolder(const std::string& path) {
   constexpr int kFlags = O_RDONLY | O_DIRECTORY | O_CLOEXEC;
   UniqueFd fd(::open(path.c_str(), kFlags));
-  if (!fd.valid() && errno == ENOENT && ::mkdir(path.c_str(), 0755) == 0) {
+  if (!fd.valid() && errno == ENOENT && (::mkdir(path.c_str(), 0755) == 0 || errno == EEXIST)) {
     fd.reset(::open(path.c_str(), kFlags));
   }
   if (fd.valid()) return fd;
   return storage::PosixError(absl::StrCat("the watched folder ", Escape(path, 1024)), errno);
 }
 
-// Before anything is sent, and before a disk is full that the trainer writes to as well.
+// Before anything is sent; a file system that reserves room says the same with fewer words.
 absl::Status CheckRoom(int folder, const PushRequest& request) {
   struct statvfs info {};
   if (::fstatvfs(folder, &info) != 0 || info.f_blocks == 0) return absl::OkStatus();
@@ -86,6 +86,7 @@ absl::StatusOr<std::unique_ptr<IncomingFile>> IncomingFile::Create(
   RELIGHT_ASSIGN_OR_RETURN(
       storage::AtomicFile file,
       storage::AtomicFile::Create(folder.get(), request.file, request.overwrite));
+  RELIGHT_RETURN_IF_ERROR(file.Reserve(request.size_bytes));
   return std::unique_ptr<IncomingFile>(new IncomingFile(request, where.folder, std::move(file)));
 }
 

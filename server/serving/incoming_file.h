@@ -41,8 +41,9 @@ class IncomingFile {
   // What the loader would say of it, but for binding and warm-up; the digest of its weights.
   absl::StatusOr<storage::WeightsDigest> CheckAccepted(const ModelManager::PushTarget& target,
                                                        const storage::ExamineTools& tools) const;
-  // From here on it is in the folder.
+  // Where this fails, `is_in_place` says whether it did so with the file in the folder already.
   absl::Status MoveIntoPlace();
+  bool is_in_place() const { return file_.is_in_place(); }
 
   const std::string& name() const { return name_; }
   const std::string& folder() const { return folder_; }

@@ -255,6 +255,11 @@ void ModelManager::Overtake() {
   if (running_ == nullptr || urgent(running_)) return;
   if (active_ != nullptr) active_->EndForce();
   if (next_ != nullptr) next_->EndForce();
+  // A file that came is no order of its own: it is looked at again after this one.
+  if (running_->kind() == Command::Kind::kTakeIn) {
+    commands_.push_back(std::move(running_));
+    return;
+  }
   std::exchange(running_, nullptr)
       ->Answer(absl::AbortedError(
           "another order came in between and went first; reload again to know what came of it"));

@@ -79,9 +79,10 @@ absl::Status PinStore::Set(const std::string& model, std::optional<std::int64_t>
   }
   if (pins == pins_ && !unsure_) return absl::OkStatus();
   if (!state_dir_.empty()) {
-    unsure_ = true;
-    RELIGHT_RETURN_IF_ERROR(Save(pins));
-    unsure_ = false;
+    const absl::Status saved = Save(pins);
+    // It may have failed with the new ones in place.
+    unsure_ = !saved.ok() && !Save(pins_).ok();
+    RELIGHT_RETURN_IF_ERROR(saved);
   }
   pins_ = std::move(pins);
   return absl::OkStatus();

@@ -22,8 +22,8 @@ class PinStore {
   static absl::StatusOr<PinStore> Open(const std::string& state_dir);
 
   std::optional<std::int64_t> Get(const std::string& model) const;
-  // On error nothing has changed here. Where it was the last step that failed, the file may hold
-  // the new pins already: the next call writes it in any case.
+  // On error nothing has changed; the file may hold the new pins where it could not be put back,
+  // and the next call writes it in any case.
   absl::Status Set(const std::string& model, std::optional<std::int64_t> version);
 
  private:

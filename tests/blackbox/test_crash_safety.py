@@ -277,9 +277,8 @@ class CrashSafetyTest(unittest.TestCase):
                     else:
                         self.assert_failed(outcome, how)
                         self.daemon.wait_serving(2)
-                    # What was in force is so after a restart, too, whatever the file holds meanwhile.
+                        self.assert_whole(self.daemon.state, (before,), unfinished=False)
                     self.daemon.pin(2)
-                    self.assert_whole(self.daemon.state, (before,), unfinished=False)
 
     def test_a_download_whose_disk_fails_or_that_is_killed(self):
         old, new = self.serve_two()

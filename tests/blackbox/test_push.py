@@ -141,6 +141,8 @@ class PushTest(unittest.TestCase):
             self.refused(grpc.StatusCode.INVALID_ARGUMENT, "1048576", daemon.admin.PushCheckpoint,
                          iter([header("step-1.pt", CHUNK + 1), admin_pb2.PushRequest(chunk=bytes(CHUNK + 1))]),
                          timeout=harness.PATIENCE)
+            self.refused(grpc.StatusCode.INVALID_ARGUMENT, "an empty chunk", daemon.admin.PushCheckpoint,
+                         iter([header("step-1.pt", 5), admin_pb2.PushRequest(chunk=b"")]), timeout=harness.PATIENCE)
             for name in ("../step-1.pt", "/tmp/step-1.pt", "a/step-1.pt", ".step-1.pt", "step-1.txt", ""):
                 with self.subTest(name):
                     self.refused(grpc.StatusCode.INVALID_ARGUMENT, ".", push, daemon, name, data)
@@ -201,6 +203,22 @@ class PushTest(unittest.TestCase):
             daemon.relightctl("unpin", "simplenet")
             self.assertTrue(push(daemon, "step-3.pt", torch_bytes(integer_state(3))).serves)
 
+    def test_more_pushes_than_may_be_under_way_are_told_so(self):
+        with Daemon(models={"simplenet": SIMPLENET}) as daemon, contextlib.ExitStack() as stack:
+            data = torch_bytes(integer_state(1))
+            for i in range(16):
+                stack.enter_context(OpenPush(daemon)).send(header(f"idle-{i}.pt", 5))
+            daemon.wait_until(lambda s: sum(c.file.endswith(".tmp") for c in s.candidates) == 16)
+            self.refused(grpc.StatusCode.RESOURCE_EXHAUSTED, "16 pushes and downloads", push, daemon, "step-1.pt", data)
+            stack.close()
+            self.wait_for_files(daemon, set())
+            self.assertTrue(push(daemon, "step-1.pt", data).serves)
+            pushed = [entry for entry in daemon.admin.GetHistory(
+                admin_pb2.GetHistoryRequest(model="simplenet"), timeout=harness.PATIENCE).entries
+                if entry.event == admin_pb2.HistoryEntry.PUSHED]
+            self.assertEqual([(entry.file, entry.file_sha256) for entry in pushed],
+                             [("step-1.pt", hashlib.sha256(data).hexdigest())])
+
     def test_pushes_and_a_trainer_share_a_folder(self):
         with Daemon(models={"simplenet": SIMPLENET}) as daemon:
             states = {version: integer_state(version) for version in range(1, 21)}
@@ -244,17 +262,13 @@ class PushTest(unittest.TestCase):
                 self.skipTest("a small file system cannot be mounted here")
             try:
                 self.refused(grpc.StatusCode.RESOURCE_EXHAUSTED, "has room for", push, daemon, "step-1.pt", data)
-                # It was announced smaller than the room, and what fills the disk comes meanwhile.
-                with open(os.path.join(watched, "other"), "wb") as other:
-                    with OpenPush(daemon) as half:
-                        half.send(header("step-1.pt", 3 << 20))
-                        self.wait_for_temporary(daemon)
-                        other.write(bytes(3 << 20))
-                        other.flush()
-                        for part in chunks(bytes(3 << 20)):
-                            half.send(part)
-                        self.assertEqual(half.call.code(), grpc.StatusCode.RESOURCE_EXHAUSTED, half.call.details())
-                self.assertEqual(os.listdir(watched), ["other"])
+                # There is room for either of two, and the first has it from the beginning.
+                with OpenPush(daemon) as first:
+                    first.send(header("step-1.pt", 3 << 20))
+                    self.wait_for_temporary(daemon)
+                    self.refused(grpc.StatusCode.RESOURCE_EXHAUSTED, "has room for", push, daemon, "step-2.pt",
+                                 bytes(3 << 20))
+                self.wait_for_files(daemon, set())
             finally:
                 os.system(f"umount {watched}")
 

@@ -58,6 +58,10 @@ class Colour(enum.Enum):
     RED = 1
 
 
+class MarkedTensor(torch.Tensor):
+    """A tensor of a library of its own."""
+
+
 class TrainConfig:
     """The class of a value in globals_misc.pt; only ever unpickled."""
 
@@ -190,11 +194,12 @@ class RoundTripTest(Rewriter):
         self.assert_same(original, rewritten)
 
     def test_common_values_of_the_wild(self):
-        rewritten, _ = self.rewrite("globals_misc.pt", "--whole-tree")
+        rewritten, report = self.rewrite("globals_misc.pt", "--whole-tree")
         original = load("globals_misc.pt")
         for key in ("bytes", "bytes_empty", "set", "size", "device", "dtype", "counter", "np_f8", "np_i8", "np_bool"):
             self.assert_same(original[key], rewritten[key], key)
         self.assertEqual(rewritten["defaultdict"], {1: [2]})
+        self.assertIn("converted /defaultdict: collections.defaultdict, written as a plain dict", report)
         for key in ("path", "ns", "enum", "partial", "func", "np_arr", "frozenset"):
             self.assertNotIn(key, rewritten)
 
@@ -356,6 +361,17 @@ class SafetensorsTest(Rewriter):
                 self.assertEqual(metadata["format"], "pt")
                 if len(metadata) == 1:
                     self.assertEqual(names, list(original))
+
+    def test_a_subclass_of_tensors_that_is_lost_is_listed(self):
+        noted = torch.ones(2).as_subclass(MarkedTensor)
+        noted.origin = "elsewhere"
+        torch.save({"plain": torch.ones(2), "marked": torch.ones(2).as_subclass(MarkedTensor), "noted": noted},
+                   self.path("types.pt"))
+        rewritten, report = self.rewrite(self.path("types.pt"), "--whole-tree")
+        self.assertEqual(report, [
+            f"converted /marked: {__name__}.MarkedTensor, written as a plain tensor",
+            f"converted /noted: {__name__}.MarkedTensor with attributes, written as a plain tensor"])
+        self.assertEqual([value.tolist() for value in rewritten.values()], [[1, 1]] * 3)
 
     def test_the_weights_of_bundles_and_modules(self):
         self.assert_holds(load("checkpoint.pth")["model_state_dict"], "checkpoint.pth")

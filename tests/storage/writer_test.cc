@@ -465,6 +465,13 @@ TEST_F(WriterTest, NumpyScalarsBecomePythonNumbersAndAreListed) {
   EXPECT_THAT(report.left_out, IsEmpty());
 }
 
+TEST_F(WriterTest, TypesThatAreLostAreListed) {
+  const NodeId list = Sequence(NodeKind::kList, {tree_.AddInt(1)});
+  tree_.SetLostType(list, "x.List");
+  EXPECT_THAT(Write(Dict({{"kept", tree_.Add(NodeKind::kDict)}, {"lost", list}})).converted,
+              ElementsAre("/lost: x.List, written as a plain list"));
+}
+
 TEST_F(WriterTest, ACycleIsRefusedByCode) {
   const NodeId list = tree_.Add(NodeKind::kList);
   tree_.Append(list, Dict({{"again", list}}));

@@ -19,7 +19,7 @@ namespace relight::rpc {
 class PushRecord {
  public:
   // Answers with these; set before use.
-  std::function<absl::Status(std::size_t written_bytes)> on_write;
+  std::function<absl::Status(std::size_t bytes)> on_write;  // Or read: all until then.
   std::function<absl::StatusOr<serving::PushResult>(const std::function<bool()>& wanted)> on_commit;
 
   std::string bytes() const {
@@ -38,6 +38,11 @@ class PushRecord {
   void WaitGone() {
     MutexLock lock(mutex_);
     while (begun_ == 0 || gone_ < begun_) changed_.Wait(mutex_);
+  }
+  // Until only so many are left.
+  void WaitOpen(int count) {
+    MutexLock lock(mutex_);
+    while (begun_ - gone_ > count) changed_.Wait(mutex_);
   }
   int open() const {
     MutexLock lock(mutex_);

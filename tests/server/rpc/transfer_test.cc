@@ -96,7 +96,7 @@ TEST_F(PushTest, ReachesTheCoreAndAnswersWhatCameOfIt) {
   };
   v1::PushRequest header = Header();
   header.mutable_header()->set_overwrite(true);
-  const grpc::Status status = Push({header, Chunk("abc"), Chunk(""), Chunk("def"), CommitOf()});
+  const grpc::Status status = Push({header, Chunk("abc"), Chunk("def"), CommitOf()});
   ASSERT_TRUE(status.ok()) << status.error_message();
   EXPECT_EQ(core_.last_push().file, "step-7.pt");
   EXPECT_EQ(core_.last_push().size_bytes, 6U);
@@ -153,6 +153,7 @@ TEST_F(PushTest, MessagesOutOfTurnAreInvalid) {
   ExpectRefused({CommitOf()}, StatusCode::INVALID_ARGUMENT, "no header came first");
   ExpectRefused({Header(), Header()}, StatusCode::INVALID_ARGUMENT, "a second header came");
   ExpectRefused({Header(), v1::PushRequest()}, StatusCode::INVALID_ARGUMENT, "an empty message");
+  ExpectRefused({Header(), Chunk("")}, StatusCode::INVALID_ARGUMENT, "an empty chunk");
   ExpectRefused({}, StatusCode::INVALID_ARGUMENT, "without a commit");
   ExpectRefused({Header(), Chunk("abcdef")}, StatusCode::INVALID_ARGUMENT, "without a commit");
 }
@@ -191,6 +192,33 @@ TEST_F(PushTest, ACommitHearsThatTheClientHasGone) {
   context.TryCancel();
   EXPECT_EQ(writer->Finish().error_code(), StatusCode::CANCELLED);
   record_.WaitGone();
+}
+
+TEST_F(PushTest, ACommitThatWaitsForAThreadIsTakenBack) {
+  constexpr int kCommits = 3;  // One more than there are threads for them.
+  std::atomic<int> committing = 0;
+  std::atomic<bool> done = false;
+  record_.on_commit = [&](const std::function<bool()>&) -> absl::StatusOr<serving::PushResult> {
+    ++committing;
+    while (!done) std::this_thread::yield();
+    return serving::PushResult{};
+  };
+  grpc::ClientContext contexts[kCommits];
+  v1::PushResponse responses[kCommits];
+  std::vector<std::unique_ptr<grpc::ClientWriter<v1::PushRequest>>> writers;
+  for (int i = 0; i < kCommits; ++i) {
+    writers.push_back(admin_->PushCheckpoint(&contexts[i], &responses[i]));
+    ASSERT_TRUE(writers.back()->Write(Header()));
+    ASSERT_TRUE(writers.back()->Write(CommitOf()));
+    while (committing < std::min(i + 1, kCommits - 1)) std::this_thread::yield();
+  }
+  record_.WaitBegun(kCommits);
+  contexts[kCommits - 1].TryCancel();
+  EXPECT_EQ(writers.back()->Finish().error_code(), StatusCode::CANCELLED);
+  record_.WaitOpen(kCommits - 1);
+  done = true;
+  for (int i = 0; i < kCommits - 1; ++i) EXPECT_TRUE(writers[i]->Finish().ok());
+  EXPECT_EQ(committing, kCommits - 1);
 }
 
 TEST_F(PushTest, IdleOnesHoldNobodyUp) {
