@@ -91,6 +91,7 @@ class FaultyDaemon(Daemon):
     def start_after_kill(self):
         assert self.process.wait(harness.PATIENCE) == -signal.SIGKILL
         self._reader.join(harness.PATIENCE)
+        self.process.stderr.close()
         self._contexts.close()
         self.lines = []
         self.start()
@@ -121,6 +122,7 @@ class CrashSafetyTest(unittest.TestCase):
     def setUp(self):
         self.daemon = self.enterContext(FaultyDaemon())
         self.disk = self.daemon.disk
+        self.seeds = itertools.count(1)  # Of weights, and the versions that they are pushed as.
 
     def assert_serves(self, *seeds):
         """The weights of one of them answer."""
@@ -160,14 +162,14 @@ class CrashSafetyTest(unittest.TestCase):
         old, new = self.serve_two()
         for path in ("kept.pt", "sub/new.pt"):
             self.restore_snapshots(old)
-            with self.subTest(path):
-                yield path, old, ({"kept.pt": old}, {"kept.pt": old, path: new})
+            yield path, old, ({"kept.pt": old}, {"kept.pt": old, path: new})
 
     def test_a_snapshot_whose_disk_fails(self):
         for path, old, allowed in self.snapshot_cases():
             for how, lasting in itertools.product(ERRORS, (False, True)):
+                kind = "changes" if how == errno.ENOSPC else "all"
                 for outcome in self.disk.walk(self.daemon.snapshots, how, lambda: self.daemon.snapshot(path),
-                                              lasting, kind="all"):
+                                              lasting, kind):
                     self.assert_failed(outcome, how)
                     self.assert_whole(self.daemon.snapshots, allowed, unfinished=lasting)
                     self.restore_snapshots(old)
@@ -185,14 +187,14 @@ class CrashSafetyTest(unittest.TestCase):
 
     # A push that replaces a file, and one where none was. Each attempt has other weights.
     def push_walk(self, how, new_names, lasting=False):
-        seeds = itertools.count(2)
-        self.daemon.push_bytes("step-1.pt", torch_bytes(integer_state(1)))
-        seed, before, allowed = 1, None, None
+        first = seed = next(self.seeds)
+        self.daemon.push_bytes(f"step-{first}.pt", torch_bytes(integer_state(first)))
+        allowed = None
 
         def act():
-            nonlocal seed, before, allowed
-            seed = next(seeds)
-            name = f"step-{seed}.pt" if new_names else "step-1.pt"
+            nonlocal seed, allowed
+            seed = next(self.seeds)
+            name = f"step-{seed if new_names else first}.pt"
             before, _ = contents(self.daemon.watched())
             data = torch_bytes(integer_state(seed))
             allowed = (before, {**before, name: data})
@@ -200,18 +202,20 @@ class CrashSafetyTest(unittest.TestCase):
 
         for outcome in self.disk.walk(self.daemon.watched(), how, act, lasting):
             yield outcome, allowed, seed
-        self.assertTrue(outcome is not None)
         self.daemon.wait_until(lambda status: status.loaded and not status.last_error)
         self.assert_serves(seed)
 
     def test_a_push_whose_disk_fails(self):
         for how, new_names in itertools.product(ERRORS, (False, True)):
             with self.subTest(errno.errorcode[how], new_names=new_names):
-                for outcome, allowed, seed in self.push_walk(how, new_names):
-                    self.assert_failed(outcome, how)
-                    self.assert_whole(self.daemon.watched(), allowed, unfinished=False)
-                shutil.rmtree(self.daemon.watched())
-                os.mkdir(self.daemon.watched())
+                for outcome, (before, after), seed in self.push_walk(how, new_names):
+                    if isinstance(outcome, admin_pb2.PushResponse):  # The last step: it is in place.
+                        self.assertIn(os.strerror(how), outcome.reason)
+                        self.assertTrue(outcome.serves)
+                        self.assert_whole(self.daemon.watched(), (after,), unfinished=False)
+                    else:
+                        self.assert_failed(outcome, how)
+                        self.assert_whole(self.daemon.watched(), (before,), unfinished=False)
 
     def test_a_push_that_is_killed(self):
         for new_names in (False, True):
@@ -221,12 +225,10 @@ class CrashSafetyTest(unittest.TestCase):
                     self.daemon.start_after_kill()
                     self.daemon.wait_serving()
                     self.assert_whole(self.daemon.watched(), allowed, unfinished=False)
-                shutil.rmtree(self.daemon.watched())
-                os.mkdir(self.daemon.watched())
 
-    def serve_bundle(self, seeds):
+    def serve_bundle(self):
         """Serves one more, and waits until what came with the weights is set aside."""
-        seed = next(seeds)
+        seed = next(self.seeds)
         self.daemon.save(make_bundle(seed), f"step-{seed}.pt")
         return self.daemon.wait_until(lambda status: any(
             loaded.version == seed and loaded.file_sha256 for loaded in status.loaded)).loaded[0]
@@ -235,10 +237,9 @@ class CrashSafetyTest(unittest.TestCase):
     SPOOLS = (dict(), dict(first=2, before=[(1, 1, errno.EOPNOTSUPP)]))
 
     def test_spooling_whose_disk_fails(self):
-        seeds = itertools.count(1)
         for how, spool in itertools.product(ERRORS, self.SPOOLS):
             with self.subTest(errno.errorcode[how], **spool):
-                for loaded in self.disk.walk(self.daemon.state, how, lambda: self.serve_bundle(seeds), **spool):
+                for loaded in self.disk.walk(self.daemon.state, how, self.serve_bundle, **spool):
                     self.assertFalse(loaded.training_state)
                     self.assertIn(os.strerror(how), loaded.training_state_reason)
                     self.assert_serves(loaded.version)
@@ -246,12 +247,11 @@ class CrashSafetyTest(unittest.TestCase):
                 self.assertTrue(self.daemon.status().loaded[0].training_state)
 
     def test_spooling_that_is_killed(self):
-        seeds = itertools.count(1)
         for spool in self.SPOOLS:
             with self.subTest(**spool):
                 def act():
                     try:
-                        return self.serve_bundle(seeds)
+                        return self.serve_bundle()
                     except AssertionError:  # The watch ended with the daemon.
                         return None
                 for _ in self.disk.walk(self.daemon.state, KILL, act, **spool):

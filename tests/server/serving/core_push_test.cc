@@ -73,7 +73,7 @@ class CorePushTest : public CoreTest {
                      const std::string& words) {
     EXPECT_EQ(result.status().code(), code) << result.status();
     EXPECT_THAT(std::string(result.status().message()),
-                AllOf(HasSubstr(words), Not(HasSubstr(".tmp"))));
+                AllOf(HasSubstr(words), Not(HasSubstr(".relight-"))));
     EXPECT_THAT(Files(), ElementsAre("step-1.pt"));
     Look();
     EXPECT_EQ(Served(), 1);
