@@ -28,6 +28,6 @@ export RELIGHT_NEWER_TORCH_FOLDER="$shared:/relight-interop"
 export RELIGHTD="$build/server/relightd" RELIGHTCTL="$build/client/relightctl"
 export RELIGHT_SOURCE_DIR="$source" RELIGHT_TEST_DATA="$source/tests/data"
 export PYTHONDONTWRITEBYTECODE=1 OMP_NUM_THREADS=1
-export PYTHONPATH="$build/tests/blackbox/stubs:$source/tests/blackbox"
+export PYTHONPATH="$build/proto/python:$source/tests/blackbox"
 /usr/bin/python3 "$source/tests/interop/newer_torch_test.py"
 rm -rf "$shared"
