@@ -1,0 +1,26 @@
+"""torch_load.py WIDTH: what a Python server does for new weights. For each path on stdin, loads the
+checkpoint into a net that exists, and prints the seconds that this took."""
+
+import sys
+import time
+
+import torch
+
+import linear_net
+
+
+def load_into(net, path):
+    checkpoint = torch.load(path)
+    net.load_state_dict(checkpoint.get("model_state_dict", checkpoint))
+
+
+def main():
+    net = linear_net.make(int(sys.argv[1]))
+    for line in sys.stdin:
+        begin = time.perf_counter()
+        load_into(net, line.strip())
+        print(time.perf_counter() - begin, flush=True)
+
+
+if __name__ == "__main__":
+    main()
