@@ -23,7 +23,8 @@ constexpr int kLoaderNice = 10;
 // Best effort: a thread that keeps its priority loads just as well.
 void LowerPriority() {
   const auto thread = static_cast<id_t>(::syscall(SYS_gettid));
-  ::setpriority(PRIO_PROCESS, thread, kLoaderNice);
+  const int of_process = ::getpriority(PRIO_PROCESS, thread);
+  ::setpriority(PRIO_PROCESS, thread, std::max(kLoaderNice, of_process));
   sched_param parameters = {};
   ::sched_setscheduler(0, SCHED_BATCH, &parameters);
 }

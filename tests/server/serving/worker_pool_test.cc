@@ -1,10 +1,12 @@
 #include "server/serving/worker_pool.h"
 
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 
 #include <atomic>
 #include <new>
 #include <numeric>
+#include <thread>
 #include <vector>
 
 #include "tests/server/serving/fake_graph.h"
@@ -60,6 +62,21 @@ TEST(WorkerPoolTest, ParallelForWorksOnAThreadOfThePoolWhileTheOthersAreBusy) {
   });
   done.Pass();
   EXPECT_EQ(sum, 45);
+}
+
+int NicenessOfLoaders(int niceness_of_process) {
+  int niceness = 0;
+  std::thread([&] {
+    ::setpriority(PRIO_PROCESS, 0, niceness_of_process);
+    WorkerPool pool("test", 1);
+    pool.Submit([&] { niceness = ::getpriority(PRIO_PROCESS, 0); });
+  }).join();
+  return niceness;
+}
+
+TEST(WorkerPoolTest, IsNeverBeforeTheRestOfTheProcess) {
+  EXPECT_EQ(NicenessOfLoaders(0), 10);
+  EXPECT_EQ(NicenessOfLoaders(15), 15);
 }
 
 }  // namespace
