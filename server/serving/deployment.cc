@@ -236,7 +236,7 @@ absl::StatusOr<std::shared_ptr<Arena::Lease>> Deployment::MakeRoom(const LoadUnd
     }
     if (config_.arenas == 1) Pause();
     Slot::Handle handle = Unpublish(victim, "made way for the next");
-    victim.reset();
+    LetGoOf(std::move(victim));
     while (!Slot::DestroyWhenUnused(handle, kWaitStep)) {
       if (in_vain()) {
         DestroyOnLoader(std::move(handle));
@@ -249,6 +249,13 @@ absl::StatusOr<std::shared_ptr<Arena::Lease>> Deployment::MakeRoom(const LoadUnd
     absl::StatusOr<std::shared_ptr<Arena::Lease>> lease = arena_.Acquire(size_bytes, kWaitStep);
     if (!absl::IsUnavailable(lease.status()) || in_vain()) return lease;
   }
+}
+
+// Closing a spool of gigabytes takes a second, which the load that wants room does not have.
+void Deployment::LetGoOf(std::shared_ptr<VersionRecord> record) {
+  std::shared_ptr<const storage::Spool> spool = record->aftermath().spool;
+  record.reset();
+  surroundings_.after_swap([spool = std::move(spool)] {});
 }
 
 void Deployment::Pause() {

@@ -124,6 +124,7 @@ class Deployment {
   void RunLoad(const std::shared_ptr<LoadUnderWay>& load);
   absl::StatusOr<std::shared_ptr<Arena::Lease>> MakeRoom(const LoadUnderWay& load,
                                                          std::size_t size_bytes);
+  void LetGoOf(std::shared_ptr<VersionRecord> record);
   // Whether nobody waits for the load any more.
   bool InVain(const LoadUnderWay& load) const;
   void Pause();
