@@ -2,9 +2,11 @@
 
 #include <ATen/Functions.h>
 
+#include <cstdint>
 #include <optional>
 #include <utility>
 #include <variant>
+#include <vector>
 
 namespace relight::model {
 namespace {
@@ -15,6 +17,23 @@ at::IntArrayRef Sizes(const network::Pair& pair) { return {pair.data(), pair.siz
 at::Tensor InTypeOf(const at::Tensor& tensor, const at::Tensor& parameter) {
   return tensor.scalar_type() == parameter.scalar_type() ? tensor
                                                          : tensor.to(parameter.scalar_type());
+}
+
+// Asked for the product of two matrices, OpenBLAS rearranges all of the weights first, which takes
+// four times as long as the product with a vector. Small layers gain nothing.
+bool IsLargeTimesVector(const at::Tensor& in, const at::Tensor& weight) {
+  constexpr std::int64_t kLargeElements = 128 * 128;
+  const bool in_blas = weight.scalar_type() == at::kFloat || weight.scalar_type() == at::kDouble;
+  return in.numel() == weight.size(1) && weight.numel() >= kLargeElements && in_blas &&
+         weight.is_cpu();
+}
+
+at::Tensor Linear(const at::Tensor& in, const at::Tensor& weight, const at::Tensor& bias) {
+  if (!IsLargeTimesVector(in, weight)) return at::linear(in, weight, bias);
+  std::vector<std::int64_t> shape = in.sizes().vec();
+  shape.back() = weight.size(0);
+  const at::Tensor vector = in.reshape({-1});
+  return (bias.defined() ? at::addmv(bias, weight, vector) : at::mv(weight, vector)).view(shape);
 }
 
 // Whether this is the only reference to the tensor and to its memory.
@@ -54,7 +73,7 @@ class Maker {
 
   Operation operator()(const network::Linear&) const {
     return [weight = Required("weight"), bias = Optional("bias")](auto& in) {
-      return at::linear(InTypeOf(in[0], weight), weight, bias);
+      return Linear(InTypeOf(in[0], weight), weight, bias);
     };
   }
   Operation operator()(const network::Conv2d& conv) const {

@@ -76,6 +76,33 @@ TEST(NetworkGraphTest, NewWeightsLeaveTheOldModelAsItWas) {
   EXPECT_THAT(Answer(*new_model, input), ElementsAre(15, 21));
 }
 
+// Small integers, of which every order of summation gives the same sum.
+HostTensor Integers(std::vector<std::int64_t> shape) {
+  std::int64_t count = 1;
+  for (const std::int64_t size : shape) count *= size;
+  std::vector<float> values;
+  for (std::int64_t i = 0; i < count; ++i) values.push_back(static_cast<float>(i * 7 % 5 - 2));
+  return FloatTensor(std::move(shape), values);
+}
+
+TEST(NetworkGraphTest, AnswersOneRowOfLargeLayersAsAmongOthers) {
+  const auto graph = MakeGraph(R"(
+    input { name: "x" datatype: "FP32" shape: -1 shape: 256 }
+    network {
+      layer { name: "a" linear { out_features: 129 } }
+      layer { name: "b" linear { out_features: 130 bias: false } }
+    })");
+  Weights weights;
+  weights.Add("a.weight", Integers({129, 256}));
+  weights.Add("a.bias", Integers({129}));
+  weights.Add("b.weight", Integers({130, 129}));
+  const auto bound = MustBind(*graph, weights.Request());
+  std::vector<double> two_rows = Answer(*bound, Integers({2, 256}));
+  ASSERT_EQ(two_rows.size(), 260);
+  two_rows.resize(130);
+  EXPECT_EQ(Answer(*bound, Integers({1, 256})), two_rows);
+}
+
 TEST(NetworkGraphTest, OutlivesItsGraph) {
   auto graph = MakeGraph(kTwoToTwo);
   const auto bound = MustBind(*graph, DiagonalWeights(2).Request());
