@@ -1,7 +1,9 @@
 #include "server/serving/checkpoint_loader.h"
 
+#include <algorithm>
 #include <chrono>
 #include <utility>
+#include <variant>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -167,10 +169,19 @@ class Load {
   }
 
   absl::Status WarmUp() {
-    for (const std::int64_t batch_size : tools_.config.warm_up.batch_sizes) {
+    for (const std::int64_t batch_size : WarmUpSizes()) {
       RELIGHT_RETURN_IF_ERROR(tools_.warm_up(*loaded_.served, batch_size));
     }
     return absl::OkStatus();
+  }
+
+  // What a run of a described network prepares depends on shapes, and stays from version to version.
+  // One run is left, to see that these weights compute. A TorchScript graph plans anew for each.
+  std::vector<std::int64_t> WarmUpSizes() const {
+    const std::vector<std::int64_t>& sizes = tools_.config.warm_up.batch_sizes;
+    const bool stays_warm = std::holds_alternative<network::Network>(tools_.config.graph);
+    if (!order_.graph_is_warm || !stays_warm || sizes.empty()) return sizes;
+    return {*std::min_element(sizes.begin(), sizes.end())};
   }
 
   const std::vector<ParameterSpec>& Parameters() const { return tools_.graph.parameters(); }

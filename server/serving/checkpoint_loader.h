@@ -39,6 +39,8 @@ struct LoadOrder {
   bool settled = true;
   storage::FileIdentity listed = {};
   std::shared_ptr<VersionCounters> counters = {};
+  // Whether the graph has run at every warm-up size before.
+  bool graph_is_warm = false;
   // Weights with this digest are not bound: they serve already.
   std::optional<storage::WeightsDigest> unchanged = {};
 };

@@ -185,9 +185,9 @@ void Deployment::StartLoad(const Decision& decision, std::uint64_t generation) {
   // An overwritten file keeps its version, and the version its counts.
   const Slot::Handle same_version = path_->slot().Find(decision.version);
   load->order.counters = same_version == nullptr ? MakeVersionCounters() : same_version->counters;
-  if (const std::shared_ptr<VersionRecord> current = Current();
-      decision.unchanged_will_do && current != nullptr) {
-    load->order.unchanged = current->digest;
+  if (const std::shared_ptr<VersionRecord> current = Current(); current != nullptr) {
+    load->order.graph_is_warm = true;
+    if (decision.unchanged_will_do) load->order.unchanged = current->digest;
   }
   load_ = load;
   // Once the result is there this deployment may be destroyed; what is woken stays.

@@ -151,6 +151,21 @@ TEST_F(CheckpointLoaderTest, WarmUpThatFailsEndsTheLoad) {
   EXPECT_EQ(Load(Good("model_state.pth")).verdict, Verdict::kRefused);
 }
 
+TEST_F(CheckpointLoaderTest, WarmGraphRunsOnlyTheSmallestBatch) {
+  config_.warm_up.batch_sizes = {8, 1, 4};
+  const LoadOrder order{.path = Good("model_state.pth"), .graph_is_warm = true};
+  EXPECT_EQ(Load(order).verdict, Verdict::kServed);
+  EXPECT_THAT(warmed_up_, ElementsAre(1));
+}
+
+TEST_F(CheckpointLoaderTest, WarmTorchScriptGraphPlansAnewForEveryBatch) {
+  config_.warm_up.batch_sizes = {8, 1, 4};
+  config_.graph = config::TorchScriptGraph{};
+  const LoadOrder order{.path = Good("model_state.pth"), .graph_is_warm = true};
+  EXPECT_EQ(Load(order).verdict, Verdict::kServed);
+  EXPECT_THAT(warmed_up_, ElementsAre(8, 1, 4));
+}
+
 TEST_F(CheckpointLoaderTest, MemoryThatCannotBeHadMayComeBack) {
   const auto one = *arena_.Acquire(1, absl::ZeroDuration());
   const auto two = *arena_.Acquire(1, absl::ZeroDuration());
