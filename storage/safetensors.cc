@@ -154,7 +154,6 @@ class SafetensorsReader {
  public:
   SafetensorsReader(const InputFile& file, const ReadOptions& options)
       : file_(file),
-        options_(options),
         handler_(options.limits.max_rank, options.limits.max_entries) {}
 
   absl::StatusOr<Contents> Read() {
@@ -298,7 +297,6 @@ class SafetensorsReader {
   static constexpr std::size_t kMaxNotes = 16;
 
   const InputFile& file_;
-  const ReadOptions& options_;
   HeaderHandler handler_;
   Contents contents_;
   NodeId root_ = kNoNode;

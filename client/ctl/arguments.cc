@@ -63,8 +63,8 @@ class ArgumentParser {
   absl::StatusOr<Arguments> Parse(std::span<const std::string> words) {
     for (std::size_t i = 0; i < words.size(); ++i) {
       if (words[i] == "--") {
-        arguments_.positionals_.insert(arguments_.positionals_.end(), words.begin() + 1 + i,
-                                       words.end());
+        const auto rest = words.subspan(i + 1);
+        arguments_.positionals_.insert(arguments_.positionals_.end(), rest.begin(), rest.end());
         break;
       }
       if (!IsFlag(words[i])) {
