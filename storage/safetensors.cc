@@ -153,8 +153,7 @@ class HeaderHandler final : public nlohmann::json_sax<nlohmann::json> {
 class SafetensorsReader {
  public:
   SafetensorsReader(const InputFile& file, const ReadOptions& options)
-      : file_(file),
-        handler_(options.limits.max_rank, options.limits.max_entries) {}
+      : file_(file), handler_(options.limits.max_rank, options.limits.max_entries) {}
 
   absl::StatusOr<Contents> Read() {
     RELIGHT_RETURN_IF_ERROR(ReadHeader());

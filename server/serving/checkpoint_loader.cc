@@ -175,8 +175,9 @@ class Load {
     return absl::OkStatus();
   }
 
-  // What a run of a described network prepares depends on shapes, and stays from version to version.
-  // One run is left, to see that these weights compute. A TorchScript graph plans anew for each.
+  // What a run of a described network prepares depends on shapes, and stays from version to
+  // version. One run is left, to see that these weights compute. A TorchScript graph plans anew for
+  // each.
   std::vector<std::int64_t> WarmUpSizes() const {
     const std::vector<std::int64_t>& sizes = tools_.config.warm_up.batch_sizes;
     const bool stays_warm = std::holds_alternative<network::Network>(tools_.config.graph);

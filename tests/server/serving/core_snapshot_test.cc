@@ -326,7 +326,8 @@ TEST_F(CoreSnapshotTest, WhatAKilledProcessLeftIsRemovedAtStart) {
   root_.Write("state/.pins.json.relight-0123456789abcdef.tmp", "{");
   Start();
   EXPECT_THAT(FilesInSnapshots(), ElementsAre(root_.Path("snapshots/m/1-1.pt")));
-  EXPECT_FALSE(std::filesystem::exists(root_.Path("state/.pins.json.relight-0123456789abcdef.tmp")));
+  EXPECT_FALSE(
+      std::filesystem::exists(root_.Path("state/.pins.json.relight-0123456789abcdef.tmp")));
 }
 
 TEST_F(CoreSnapshotTest, ProgressEndsAtTheTotal) {
