@@ -145,8 +145,8 @@ void DownloadCall::FinishLocked() {
 }
 
 void DownloadCall::OnWriteDone(bool ok) {
-  timer_->WaitEnds(message_.chunk().size());
   MutexLock lock(mutex_);
+  timer_->WaitEnds(message_.chunk().size());
   writing_ = false;
   if (!ok) ConcludeLocked(ClientGone());
   PumpLocked();
