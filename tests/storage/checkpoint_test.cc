@@ -134,7 +134,7 @@ TEST(CheckpointTest, WhatIsNotWrittenYetMayBeTorn) {
   EXPECT_TRUE(torn("PK"));
   EXPECT_TRUE(torn("PK\x03\x04"));
   const std::string legacy = ReadWholeFile(DataPath("good/model_state_legacy.pth"));
-  for (const std::size_t size : {1, 2, 3, 14, 15, 40, 400}) {
+  for (const std::size_t size : {1U, 2U, 3U, 14U, 15U, 40U, 400U}) {
     EXPECT_TRUE(torn(legacy.substr(0, size))) << size;
   }
   EXPECT_FALSE(torn("a text that somebody called .pt"));

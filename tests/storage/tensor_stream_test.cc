@@ -112,7 +112,7 @@ TEST(StreamDenseTest, ALargeViewComesInSeveralPasses) {
 }
 
 TEST(StreamDenseTest, ConjugationAndNegationAreCarriedOutHoweverTheBytesCome) {
-  for (const std::size_t piece : {1, 3, 8, 64}) {
+  for (const std::size_t piece : {1U, 3U, 8U, 64U}) {
     for (const bool strided : {false, true}) {
       for (const bool in_memory : {false, true}) {
         ChoppySource source(DType::kComplex64, std::vector<float>{1, 2, 3, 4, 5, 6});

@@ -35,7 +35,7 @@ class SimpleNetGraph final : public model::Graph {
 
  private:
   const std::shared_ptr<FakeGraphWorld> world_ = std::make_shared<FakeGraphWorld>();
-  const std::vector<TensorSpec> none_;
+  const std::vector<TensorSpec> none_ = {};
   const std::vector<ParameterSpec> parameters_ = {
       {"fc1.weight", {5, 10}}, {"fc1.bias", {5}}, {"fc2.weight", {2, 5}}, {"fc2.bias", {2}}};
   const std::string device_ = "cpu";
