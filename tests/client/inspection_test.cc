@@ -84,7 +84,7 @@ TEST_P(GoodFileInspection, ShowsWhatIsThere) {
     EXPECT_EQ(inspection.outcome, Outcome::kAcceptable) << inspection.error;
     EXPECT_EQ(json.at("weights").at("digest").get<std::string>().size(), 32u);
   }
-  for (const std::size_t width : {0, 80, 200}) {
+  for (const std::size_t width : {0U, 80U, 200U}) {
     const std::string text = TextOf(inspection, {.width = width, .all = true});
     ExpectClean(text);
     EXPECT_EQ(text.back(), '\n');
