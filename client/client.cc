@@ -3,8 +3,10 @@
 
 #include <grpcpp/support/client_callback.h>
 
-#include <set>
+#include <map>
+#include <memory>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "base/mutex.h"
@@ -69,9 +71,11 @@ struct Client::Impl {
     while (!calls.empty()) calls_changed.Wait(mutex);
   }
 
-  std::set<std::shared_ptr<AsyncCall>> UnderWay() {
+  std::vector<std::shared_ptr<AsyncCall>> UnderWay() {
     MutexLock lock(mutex);
-    return calls;
+    std::vector<std::shared_ptr<AsyncCall>> list;
+    for (const auto& [key, call] : calls) list.push_back(call);
+    return list;
   }
 
   // One unary call through a generated method of a stub.
@@ -86,8 +90,10 @@ struct Client::Impl {
     return response;
   }
 
-  void Finish(const std::shared_ptr<AsyncCall>& call, const grpc::Status& status) {
-    call->done(Outcome(status, std::move(call->response)));
+  // On a thread of gRPC's, which must not be left with the last that holds the channel: that ends
+  // when this object does, and then gRPC waits for its threads.
+  void Finish(AsyncCall* call, const grpc::Status& status) {
+    std::exchange(call->done, {})(Outcome(status, std::move(call->response)));
     MutexLock lock(mutex);
     calls.erase(call);
     calls_changed.SignalAll();
@@ -101,7 +107,7 @@ struct Client::Impl {
   Mutex mutex;
   CondVar calls_changed;
   // Under way.
-  std::set<std::shared_ptr<AsyncCall>> calls ABSL_GUARDED_BY(mutex);
+  std::map<AsyncCall*, std::shared_ptr<AsyncCall>> calls ABSL_GUARDED_BY(mutex);
 };
 
 absl::StatusOr<Client> Client::Connect(const std::string& target, const ConnectOptions& options) {
@@ -136,12 +142,12 @@ void Client::InferAsync(InferRequest request,
   call->done = std::move(done);
   {
     MutexLock lock(impl_->mutex);
-    impl_->calls.insert(call);
+    impl_->calls.emplace(call.get(), call);
   }
   Impl* const impl = impl_.get();
   impl->inference->async()->ModelInfer(
       call->context.get(), &call->request, &call->response,
-      [impl, call](const grpc::Status& status) { impl->Finish(call, status); });
+      [impl, key = call.get()](const grpc::Status& status) { impl->Finish(key, status); });
 }
 
 absl::StatusOr<bool> Client::ServerLive(const CallOptions& options) {

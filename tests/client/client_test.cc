@@ -155,6 +155,17 @@ TEST_F(ClientTest, AnAsynchronousCallAnswersOnce) {
   EXPECT_THAT(*response->outputs.at(0).Values<float>(), ElementsAre(2, 4, 6, 8));
 }
 
+TEST_F(ClientTest, AClientMayGoAsSoonAsItsAsynchronousCallIsAnswered) {
+  for (int i = 0; i < 100; ++i) {
+    Client client = *Client::Connect(server_.target());
+    std::promise<bool> answered;
+    client.InferAsync(Request("double"), [&](const absl::StatusOr<InferResponse>& response) {
+      answered.set_value(response.ok());
+    });
+    EXPECT_TRUE(answered.get_future().get());
+  }
+}
+
 TEST_F(ClientTest, AnAsynchronousCallThatCannotBeSentAnswersAtOnce) {
   InferRequest request;
   request.inputs.push_back({"a", DataType::kFp32, {2}, "four"});
