@@ -19,6 +19,7 @@
 #include "base/unique_fd.h"
 #include "client/admin_messages.h"
 #include "storage/atomic_file.h"
+#include "storage/bytes.h"
 #include "storage/input_file.h"
 #include "storage/posix_error.h"
 #include "storage/sha256.h"
@@ -35,10 +36,6 @@ std::string FolderOf(const std::string& path) {
   const std::size_t slash = path.rfind('/');
   if (slash == std::string::npos) return ".";
   return slash == 0 ? "/" : path.substr(0, slash);
-}
-
-absl::Span<const std::byte> BytesOf(const std::string& text) {
-  return {reinterpret_cast<const std::byte*>(text.data()), text.size()};
 }
 
 // What goes wrong here says nothing about a server, as UNAVAILABLE would.
@@ -81,7 +78,7 @@ class Sender {
       chunk.resize(std::min<std::uint64_t>(kChunkBytes, file_.size_bytes() - sent));
       RELIGHT_RETURN_IF_ERROR(
           file_.ReadAt(sent, {reinterpret_cast<std::byte*>(chunk.data()), chunk.size()}));
-      sha256.Update(BytesOf(chunk));
+      sha256.Update(storage::AsBytes(chunk));
       sent += chunk.size();
       if (!writer_->Write(part)) return absl::OkStatus();
       if (progress_) progress_(sent, file_.size_bytes());
@@ -135,8 +132,8 @@ class Receiver {
     while (reader_->Read(&part)) {
       if (part.has_result()) result_ = FromMessage(part.result());
       if (part.part_case() == v1::DownloadResponse::kChunk) {
-        RELIGHT_RETURN_IF_ERROR(file_.Write(BytesOf(part.chunk())));
-        sha256_.Update(BytesOf(part.chunk()));
+        RELIGHT_RETURN_IF_ERROR(file_.Write(storage::AsBytes(part.chunk())));
+        sha256_.Update(storage::AsBytes(part.chunk()));
       }
       if (progress_) progress_(file_.written_bytes(), result_ ? result_->size_bytes : 0);
     }

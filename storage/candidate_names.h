@@ -9,9 +9,9 @@
 namespace relight::storage {
 
 // For messages.
-inline constexpr char kCandidateSuffixes[] = ".pt .pth .bin .ckpt .safetensors .index.json";
+inline constexpr char kWholeFileSuffixes[] = ".pt .pth .bin .ckpt .safetensors";
 
-// One of kCandidateSuffixes but that of an index.
+// One of kWholeFileSuffixes.
 bool HasCandidateSuffix(std::string_view name);
 
 // Ends in ".index.json" or ".index.<variant>.json".

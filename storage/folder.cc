@@ -196,7 +196,7 @@ void ApplyIndexes(int folder_fd, Listing& listing) {
 // Why a regular file is no candidate; empty for one.
 std::string JudgeFile(int folder_fd, const std::string& name) {
   if (!HasCandidateSuffix(name) && !IsIndex(name)) {
-    return absl::StrCat("has none of the suffixes ", kCandidateSuffixes);
+    return absl::StrCat("has none of the suffixes ", kWholeFileSuffixes, " .index.json");
   }
   if (LooksLikeShard(name)) return "is a shard: its index leads to it";
   if (::faccessat(folder_fd, name.c_str(), R_OK, AT_EACCESS) != 0) {

@@ -9,6 +9,7 @@
 #include "server/rpc/admin_messages.h"
 #include "server/rpc/concat.h"
 #include "server/rpc/grpc_status.h"
+#include "storage/bytes.h"
 
 namespace relight::rpc {
 namespace {
@@ -16,10 +17,6 @@ namespace {
 absl::Status OutOfTurn(std::string_view what) {
   return absl::InvalidArgumentError(
       Concat(what, ": a push is a header, then chunks, then a commit; nothing of it was kept"));
-}
-
-absl::Span<const std::byte> BytesOf(const std::string& text) {
-  return {reinterpret_cast<const std::byte*>(text.data()), text.size()};
 }
 
 }  // namespace
@@ -158,7 +155,7 @@ absl::Status PushCall::Take(const v1::PushRequest& part) {
                                              " bytes came, and one may have ", kMaxChunkBytes,
                                              ": send smaller ones; nothing of the file was kept"));
   }
-  return incoming_->Write(BytesOf(part.chunk()));
+  return incoming_->Write(storage::AsBytes(part.chunk()));
 }
 
 absl::Status PushCall::Commit(const v1::PushCommit& commit) {

@@ -31,8 +31,6 @@ constexpr int kRoundsWithoutThreads = 16;
 // What is due at once is not asked for in a loop.
 constexpr absl::Duration kShortestRound = absl::Milliseconds(2);
 
-constexpr char kDraining[] = "the server is draining";
-
 absl::Status UnknownModel(std::string_view model) {
   return absl::NotFoundError(absl::StrCat("unknown model ", Escape(model)));
 }
@@ -214,7 +212,7 @@ void Core::PublishEntries() {
 void Core::StopAdmitting(const Entries& entries) {
   for (const auto& [name, entry] : entries) {
     if (entry.front.path != nullptr) {
-      entry.front.path->StopAdmitting(absl::UnavailableError(kDraining));
+      entry.front.path->StopAdmitting(Draining());
     }
   }
 }
@@ -381,7 +379,7 @@ absl::StatusOr<ReloadResult> Core::Execute(std::string_view model, Command::Kind
   const auto command = std::make_shared<Command>(kind, version, std::move(file));
   {
     MutexLock lock(mutex_);
-    if (surroundings_.draining) return absl::UnavailableError(kDraining);
+    if (surroundings_.draining) return Draining();
     commands_.emplace_back(model, command);
     awaited_.insert(command);
   }
@@ -469,7 +467,7 @@ bool Core::Drain(absl::Time deadline) {
   }
   // Loads end early from now on, and nobody is to wait for what comes of them.
   for (const std::shared_ptr<Command>& command : awaited) {
-    command->Answer(absl::UnavailableError(kDraining));
+    command->Answer(Draining());
   }
   const std::shared_ptr<const Entries> all = entries();
   StopAdmitting(*all);

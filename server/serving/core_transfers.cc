@@ -16,6 +16,7 @@
 #include "base/log_fields.h"
 #include "base/status_macros.h"
 #include "server/serving/core.h"
+#include "server/serving/failure.h"
 #include "server/serving/incoming_file.h"
 #include "server/serving/snapshot.h"
 
@@ -190,7 +191,7 @@ class Push final : public IncomingCheckpoint {
 
 absl::StatusOr<std::unique_ptr<IncomingCheckpoint>> Core::BeginPush(const PushRequest& request) {
   RELIGHT_ASSIGN_OR_RETURN(const Entry entry, Find(request.model));
-  if (surroundings_.draining) return absl::UnavailableError("the server is draining");
+  if (surroundings_.draining) return Draining();
   RELIGHT_ASSIGN_OR_RETURN(TransferSlot slot, TransferSlot::Take(open_transfers_));
   RELIGHT_ASSIGN_OR_RETURN(const auto targets, entry.manager->PushTargets());
   RELIGHT_ASSIGN_OR_RETURN(std::unique_ptr<IncomingFile> file,

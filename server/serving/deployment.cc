@@ -19,6 +19,7 @@
 #include "base/log_fields.h"
 #include "base/status_macros.h"
 #include "server/serving/aftercare.h"
+#include "server/serving/failure.h"
 #include "server/serving/leftovers.h"
 #include "storage/folder.h"
 
@@ -271,7 +272,7 @@ void Deployment::Resume() {
   path_->ResumeAdmitting();
   // A drain that began in between had stopped it before.
   if (surroundings_.draining) {
-    path_->StopAdmitting(absl::UnavailableError("the server is draining"));
+    path_->StopAdmitting(Draining());
   }
 }
 

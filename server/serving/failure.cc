@@ -36,4 +36,6 @@ FailureReason ReasonOf(const absl::Status& status) {
   }
 }
 
+absl::Status Draining() { return absl::UnavailableError("the server is draining"); }
+
 }  // namespace relight::serving

@@ -29,6 +29,9 @@ struct Failure {
   absl::Status status;  // For the client.
 };
 
+// Of whatever comes once the end has begun.
+absl::Status Draining();
+
 }  // namespace relight::serving
 
 #endif  // RELIGHT_SERVER_SERVING_FAILURE_H_

@@ -67,7 +67,8 @@ absl::Status CheckPushedName(std::string_view name) {
                      "or save it as one file");
   }
   if (!storage::HasCandidateSuffix(name)) {
-    return NameError(name, "it has none of the suffixes .pt .pth .bin .ckpt .safetensors");
+    return NameError(name,
+                     absl::StrCat("it has none of the suffixes ", storage::kWholeFileSuffixes));
   }
   return absl::OkStatus();
 }

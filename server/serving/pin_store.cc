@@ -14,6 +14,7 @@
 #include "base/escape.h"
 #include "base/status_macros.h"
 #include "base/unique_fd.h"
+#include "storage/bytes.h"
 #include "storage/writer.h"
 
 namespace relight::serving {
@@ -98,8 +99,7 @@ absl::Status PinStore::Save(const std::map<std::string, std::int64_t>& pins) con
   RELIGHT_ASSIGN_OR_RETURN(
       storage::AtomicFile file,
       storage::AtomicFile::Create(folder.get(), kFileName, /*overwrite=*/true));
-  RELIGHT_RETURN_IF_ERROR(
-      file.Write({reinterpret_cast<const std::byte*>(text.data()), text.size()}));
+  RELIGHT_RETURN_IF_ERROR(file.Write(storage::AsBytes(text)));
   RELIGHT_RETURN_IF_ERROR(file.Sync());
   return file.Commit(0600);
 }
