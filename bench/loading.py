@@ -29,7 +29,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 WIDTH, QUICK_WIDTH, TINY_WIDTH = 8192, 2048, 16
 STATE_DICT, BUNDLE = "state dict", "bundle"
 FLOOR_STEPS = ["read", "checksum", "copy"]
-PHASES = ["open", "read", "check", "bind", "warm_up", "publish"]
+PHASES = ["open", "read", "bind", "warm_up", "publish"]
 
 
 @dataclasses.dataclass

@@ -1,13 +1,10 @@
-// FindNonFinite and RefuseNonFinite: which weights hold NaN or infinity, and what to say of them.
-#include <optional>
+// RefuseNonFinite: what to say of weights that hold NaN or infinity.
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "base/escape.h"
-#include "storage/finite_scan.h"
 #include "storage/strided.h"
 #include "storage/weights.h"
 
@@ -34,21 +31,6 @@ std::string Describe(const WeightTensor& tensor, const NonFinite& found, bool al
 }
 
 }  // namespace
-
-std::vector<NonFinite> FindNonFinite(const WeightPlan& plan, absl::Span<const std::byte> block,
-                                     const ParallelFor& parallel_for) {
-  std::vector<std::optional<NonFinite>> of_tensor(plan.tensors.size());
-  parallel_for(plan.tensors.size(), [&](std::size_t i) {
-    const WeightTensor& tensor = plan.tensors[i];
-    const FiniteScan scan = ScanTensor(tensor, block.data() + tensor.offset_bytes);
-    if (!scan.AllFinite()) of_tensor[i] = scan.ForTensor(i);
-  });
-  std::vector<NonFinite> found;
-  for (const std::optional<NonFinite>& one : of_tensor) {
-    if (one.has_value()) found.push_back(*one);
-  }
-  return found;
-}
 
 absl::Status RefuseNonFinite(const WeightPlan& plan, absl::Span<const NonFinite> found,
                              const std::function<bool(const std::string& key)>& allow_infinite) {

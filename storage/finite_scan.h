@@ -10,9 +10,6 @@
 
 namespace relight::storage {
 
-// Whether a type has such values at all (and is one that is served).
-bool MayBeNonFinite(DType dtype);
-
 // Not thread-safe.
 class FiniteScan {
  public:
@@ -21,7 +18,6 @@ class FiniteScan {
   // The next `count` elements, in row-major order.
   void Add(const std::byte* elements, std::size_t count);
 
-  bool AllFinite() const { return nans_ + infinities_ == 0; }
   NonFinite ForTensor(std::size_t tensor) const;
 
  private:
@@ -36,9 +32,6 @@ class FiniteScan {
   template <typename Bits>
   void Examine(const std::byte* bytes, std::size_t count, Bits exponent, Bits fraction);
 };
-
-// All of one tensor that lies in memory; `first` is its element [0, ..., 0].
-FiniteScan ScanTensor(const WeightTensor& tensor, const std::byte* first);
 
 }  // namespace relight::storage
 

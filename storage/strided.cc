@@ -188,4 +188,23 @@ void StridedReader::Advance(std::int64_t elements_of_last_dimension) {
   }
 }
 
+void ForEachStretch(const std::byte* first, const std::vector<std::int64_t>& shape,
+                    const std::vector<std::int64_t>& stride, std::size_t item_bytes,
+                    const std::function<void(absl::Span<const std::byte>)>& visit) {
+  constexpr std::size_t kStretchBytes = std::size_t{64} << 10;
+  const std::size_t elements = kStretchBytes / item_bytes;
+  if (IsDense(shape, stride)) {
+    const std::uint64_t count = CountElements(shape);
+    for (std::uint64_t at = 0; at < count; at += elements) {
+      visit({first + at * item_bytes, std::min<std::uint64_t>(elements, count - at) * item_bytes});
+    }
+    return;
+  }
+  std::vector<std::byte> buffer(elements * item_bytes);
+  StridedReader reader(first, shape, stride, item_bytes);
+  while (const std::size_t got = reader.Read(buffer.data(), elements)) {
+    visit({buffer.data(), got * item_bytes});
+  }
+}
+
 }  // namespace relight::storage

@@ -7,6 +7,8 @@
 #include <functional>
 #include <vector>
 
+#include "absl/types/span.h"
+
 namespace relight::storage {
 
 // Zero where a size is zero. The sizes are known not to overflow.
@@ -65,6 +67,12 @@ class StridedReader {
   std::vector<std::int64_t> index_;
   std::int64_t offset_ = 0;  // Of index_, in elements.
 };
+
+// Calls `visit` with all the elements in row-major order, some at a time. `first` is element
+// [0, ..., 0]; it may be null where there is none.
+void ForEachStretch(const std::byte* first, const std::vector<std::int64_t>& shape,
+                    const std::vector<std::int64_t>& stride, std::size_t item_bytes,
+                    const std::function<void(absl::Span<const std::byte>)>& visit);
 
 }  // namespace relight::storage
 

@@ -65,8 +65,9 @@ struct NamedStorage {
 
 class TreePickler {
  public:
-  TreePickler(const Tree& tree, const WritePlan& plan, const StorageSource& source)
-      : tree_(tree), plan_(plan), source_(source) {}
+  TreePickler(const Tree& tree, const WritePlan& plan, const StorageSource& source,
+              const ReadLimits& limits)
+      : tree_(tree), plan_(plan), source_(source), limits_(limits) {}
 
   absl::StatusOr<PickledTree> Run(NodeId root);
 
@@ -439,8 +440,8 @@ void TreePickler::ReportLostMetadata(NodeId dict) {
 }  // namespace
 
 absl::StatusOr<PickledTree> PickleTree(const Tree& tree, NodeId root, const WritePlan& plan,
-                                       const StorageSource& source) {
-  return TreePickler(tree, plan, source).Run(root);
+                                       const StorageSource& source, const ReadLimits& limits) {
+  return TreePickler(tree, plan, source, limits).Run(root);
 }
 
 }  // namespace relight::storage

@@ -30,10 +30,10 @@ struct PickledTree {
 };
 
 // Pickles what `plan` says can be written below `root`. `source` is only asked for sizes and types.
-// INVALID_ARGUMENT where the root itself cannot be written, LIMIT_EXCEEDED for a pickle that would
-// be larger than what is read.
+// INVALID_ARGUMENT where the root itself cannot be written, LIMIT_EXCEEDED for a pickle that
+// whoever reads by `limits` would refuse.
 absl::StatusOr<PickledTree> PickleTree(const Tree& tree, NodeId root, const WritePlan& plan,
-                                       const StorageSource& source);
+                                       const StorageSource& source, const ReadLimits& limits = {});
 
 }  // namespace relight::storage
 

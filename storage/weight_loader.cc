@@ -5,7 +5,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
-#include "storage/finite_scan.h"
 #include "storage/weight_reader.h"
 #include "storage/weights.h"
 
@@ -24,30 +23,16 @@ absl::StatusOr<std::shared_ptr<std::byte>> FromTheHeap(std::size_t size_bytes) {
 class Examiner {
  public:
   Examiner(const WeightPlan& plan, const ExamineTools& tools, WeightReader& reader)
-      : plan_(plan), tools_(tools), reader_(reader), found_(plan.tensors.size()) {}
+      : plan_(plan), tools_(tools), reader_(reader) {}
 
   absl::Status Run() {
     for (const WeightReader::Job& job : reader_.jobs()) RELIGHT_RETURN_IF_ERROR(RunJob(job));
     return absl::OkStatus();
   }
 
-  std::vector<NonFinite> NonFiniteTensors() const {
-    std::vector<NonFinite> list;
-    for (const NonFinite& one : found_) {
-      if (one.nans + one.infinities > 0) list.push_back(one);
-    }
-    return list;
-  }
-
  private:
   absl::Status RunJob(const WeightReader::Job& job) {
-    if (const WeightTensor* const only = reader_.OnlyTensor(job)) {
-      FiniteScan scan(only->dtype);
-      RELIGHT_RETURN_IF_ERROR(reader_.Stream(
-          job, [&](const std::byte* elements, std::size_t count) { scan.Add(elements, count); }));
-      for (const std::size_t i : job.tensors) found_[i] = scan.ForTensor(i);
-      return absl::OkStatus();
-    }
+    if (reader_.OnlyTensor(job) != nullptr) return reader_.Stream(job);
     std::vector<std::size_t> pieces = job.dense_pieces;
     if (job.whole_piece.has_value()) pieces.push_back(*job.whole_piece);
     // Padded as in the block, so that the sum is below the block's size.
@@ -59,12 +44,7 @@ class Examiner {
       reader_.SetPlace(piece, place);
       place += PaddedBytes(piece);
     }
-    RELIGHT_RETURN_IF_ERROR(reader_.Run(job));
-    for (const std::size_t i : job.tensors) {
-      const WeightTensor& tensor = plan_.tensors[i];
-      found_[i] = ScanTensor(tensor, reader_.AddressOf(tensor)).ForTensor(i);
-    }
-    return absl::OkStatus();
+    return reader_.Run(job);
   }
 
   // At least one unit, for an address.
@@ -76,13 +56,12 @@ class Examiner {
   const WeightPlan& plan_;
   const ExamineTools& tools_;
   WeightReader& reader_;
-  std::vector<NonFinite> found_;  // Of the plan's tensors.
 };
 
 }  // namespace
 
-absl::StatusOr<LoadedWeights> LoadWeights(const Checkpoint& checkpoint, const WeightPlan& plan,
-                                          absl::Span<std::byte> block, const LoadHooks& hooks) {
+absl::StatusOr<ExaminedWeights> LoadWeights(const Checkpoint& checkpoint, const WeightPlan& plan,
+                                            absl::Span<std::byte> block, const LoadHooks& hooks) {
   if (block.size() != plan.total_bytes ||
       reinterpret_cast<std::uintptr_t>(block.data()) % kWeightAlignment != 0) {
     return absl::InternalError("the block for the weights has a wrong size or alignment");
@@ -99,7 +78,7 @@ absl::StatusOr<LoadedWeights> LoadWeights(const Checkpoint& checkpoint, const We
   // The file's state first: what reading it made of a half-written file matters less.
   RELIGHT_RETURN_IF_ERROR(checkpoint.CheckUnchanged());
   for (const absl::Status& status : statuses) RELIGHT_RETURN_IF_ERROR(status);
-  return LoadedWeights{reader.Digest(), reader.crc_absent()};
+  return reader.Result();
 }
 
 absl::StatusOr<ExaminedWeights> ExamineWeights(const Checkpoint& checkpoint, const WeightPlan& plan,
@@ -109,7 +88,7 @@ absl::StatusOr<ExaminedWeights> ExamineWeights(const Checkpoint& checkpoint, con
   const absl::Status status = examiner.Run();
   RELIGHT_RETURN_IF_ERROR(checkpoint.CheckUnchanged());
   RELIGHT_RETURN_IF_ERROR(status);
-  return ExaminedWeights{reader.Digest(), reader.crc_absent(), examiner.NonFiniteTensors()};
+  return reader.Result();
 }
 
 }  // namespace relight::storage

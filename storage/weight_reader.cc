@@ -2,11 +2,13 @@
 
 #include <algorithm>
 #include <cstring>
+#include <iterator>
 #include <memory>
 #include <utility>
 
 #include "base/status_macros.h"
 #include "storage/element_values.h"
+#include "storage/finite_scan.h"
 #include "storage/strided.h"
 
 namespace relight::storage {
@@ -17,6 +19,26 @@ constexpr std::size_t kNoJob = static_cast<std::size_t>(-1);
 
 }  // namespace
 
+// All that is asked of the elements of one tensor, while they are in the processor's cache.
+class WeightReader::ElementsSeen {
+ public:
+  explicit ElementsSeen(DType dtype) : item_bytes_(ItemSize(dtype)), scan_(dtype) {}
+
+  // The next elements in row-major order, whole ones.
+  void Add(absl::Span<const std::byte> elements) {
+    hasher_.Add(elements.data(), elements.size());
+    scan_.Add(elements.data(), elements.size() / item_bytes_);
+  }
+
+  ElementsHash Hash() const { return hasher_.Finish(); }
+  NonFinite NonFiniteOf(std::size_t tensor) const { return scan_.ForTensor(tensor); }
+
+ private:
+  const std::size_t item_bytes_;
+  Hasher hasher_;
+  FiniteScan scan_;
+};
+
 WeightReader::WeightReader(const Checkpoint& checkpoint, const WeightPlan& plan,
                            ScratchMemory scratch, BetweenChunks between_chunks)
     : checkpoint_(checkpoint),
@@ -24,7 +46,8 @@ WeightReader::WeightReader(const Checkpoint& checkpoint, const WeightPlan& plan,
       scratch_(std::move(scratch)),
       between_chunks_(std::move(between_chunks)),
       places_(plan.pieces.size(), nullptr),
-      hashes_(plan.tensors.size()) {
+      hashes_(plan.tensors.size()),
+      non_finite_(plan.tensors.size()) {
   MakeJobs();
 }
 
@@ -69,19 +92,22 @@ absl::Status WeightReader::Run(const Job& job) {
   std::byte* const whole = places_[*job.whole_piece];
   const std::optional<std::size_t> covering = CoveringTensor(job);
   const bool bools = HoldsBools(job);
-  Hasher hasher;
+  std::optional<ElementsSeen> seen;
+  if (covering.has_value()) seen.emplace(plan_.tensors[*covering].dtype);
   const auto on_chunk = [&](std::uint64_t offset, absl::Span<const std::byte> chunk) {
     if (bools) NormaliseBools(whole + offset, chunk.size());
-    if (covering.has_value()) hasher.Add(chunk.data(), chunk.size());
+    if (seen.has_value()) seen->Add(chunk);
     return Passed(chunk.size());
   };
   RELIGHT_RETURN_IF_ERROR(checkpoint_.ReadStorage(
       job.storage, {whole, static_cast<std::size_t>(piece.size_bytes)}, on_chunk));
   for (const std::size_t i : job.dense_pieces) Gather(plan_.pieces[i], whole, 0, places_[i]);
   for (const std::size_t i : job.tensors) {
-    const bool covers = covering.has_value() && SameView(i, *covering);
-    hashes_[i] =
-        covers ? hasher.Finish() : HashElements(plan_.tensors[i], AddressOf(plan_.tensors[i]));
+    if (seen.has_value() && SameView(i, *covering)) {
+      Keep(*seen, i);
+    } else {
+      LookAt(i);
+    }
   }
   return absl::OkStatus();
 }
@@ -111,9 +137,7 @@ absl::Status WeightReader::RunDense(const Job& job) {
       Gather(plan_.pieces[i], range.get(), begin, places_[i]);
     }
   }
-  for (const std::size_t i : job.tensors) {
-    hashes_[i] = HashElements(plan_.tensors[i], AddressOf(plan_.tensors[i]));
-  }
+  for (const std::size_t i : job.tensors) LookAt(i);
   return absl::OkStatus();
 }
 
@@ -126,21 +150,32 @@ const WeightTensor* WeightReader::OnlyTensor(const Job& job) const {
   return &plan_.tensors[*covering];
 }
 
-absl::Status WeightReader::Stream(
-    const Job& job, const std::function<void(const std::byte*, std::size_t count)>& sink) {
+absl::Status WeightReader::Stream(const Job& job) {
   const WeightTensor& tensor = *OnlyTensor(job);
-  const std::size_t item = ItemSize(tensor.dtype);
-  Hasher hasher;
+  ElementsSeen seen(tensor.dtype);
   std::vector<std::byte> buffer(kBufferBytes);
   const auto on_chunk = [&](std::uint64_t, absl::Span<const std::byte> chunk) {
     if (tensor.dtype == DType::kBool) NormaliseBools(buffer.data(), chunk.size());
-    hasher.Add(chunk.data(), chunk.size());
-    sink(chunk.data(), chunk.size() / item);
+    seen.Add(chunk);
     return Passed(chunk.size());
   };
   RELIGHT_RETURN_IF_ERROR(checkpoint_.StreamStorage(job.storage, absl::MakeSpan(buffer), on_chunk));
-  for (const std::size_t i : job.tensors) hashes_[i] = hasher.Finish();
+  for (const std::size_t i : job.tensors) Keep(seen, i);
   return absl::OkStatus();
+}
+
+// A tensor whose elements are in memory, but did not pass by in order.
+void WeightReader::LookAt(std::size_t tensor) {
+  const WeightTensor& in_plan = plan_.tensors[tensor];
+  ElementsSeen seen(in_plan.dtype);
+  ForEachStretch(AddressOf(in_plan), in_plan.shape, in_plan.stride, ItemSize(in_plan.dtype),
+                 [&seen](absl::Span<const std::byte> elements) { seen.Add(elements); });
+  Keep(seen, tensor);
+}
+
+void WeightReader::Keep(const ElementsSeen& seen, std::size_t tensor) {
+  hashes_[tensor] = seen.Hash();
+  non_finite_[tensor] = seen.NonFiniteOf(tensor);
 }
 
 void WeightReader::ExtendRange(const WeightPiece& piece, std::uint64_t& begin,
@@ -198,11 +233,16 @@ bool WeightReader::SameView(std::size_t a, std::size_t b) const {
          x.stride == y.stride && x.dtype == y.dtype;
 }
 
-bool WeightReader::crc_absent() const {
-  return std::any_of(jobs_.begin(), jobs_.end(), [this](const Job& job) {
+ExaminedWeights WeightReader::Result() const {
+  ExaminedWeights result;
+  result.digest = CombineHashes(plan_, hashes_);
+  result.crc_absent = std::any_of(jobs_.begin(), jobs_.end(), [this](const Job& job) {
     const StorageInfo& storage = checkpoint_.storages()[job.storage];
     return storage.size_bytes > 0 && !storage.crc32.has_value();
   });
+  std::copy_if(non_finite_.begin(), non_finite_.end(), std::back_inserter(result.non_finite),
+               [](const NonFinite& one) { return one.nans + one.infinities > 0; });
+  return result;
 }
 
 }  // namespace relight::storage

@@ -43,21 +43,22 @@ class WeightReader {
   // Element [0, ..., 0] of a tensor whose job was run.
   const std::byte* AddressOf(const WeightTensor& tensor) const;
 
-  // Fills the pieces of `job`, verifies the storage's CRC-32 and digests the tensors.
+  // Fills the pieces of `job`, verifies the storage's CRC-32, and digests the tensors and looks for
+  // values that are not finite.
   absl::Status Run(const Job& job);
 
   // The tensor whose elements are just the storage's bytes, in order, where the job wants no other.
   // Such a job needs no places:
   const WeightTensor* OnlyTensor(const Job& job) const;
-  // `sink` sees the elements as they are served, some at a time. REQUIRES: OnlyTensor(job).
-  absl::Status Stream(const Job& job,
-                      const std::function<void(const std::byte*, std::size_t count)>& sink);
+  // Like Run, but keeps nothing. REQUIRES: OnlyTensor(job).
+  absl::Status Stream(const Job& job);
 
   // After all jobs.
-  WeightsDigest Digest() const { return CombineHashes(plan_, hashes_); }
-  bool crc_absent() const;
+  ExaminedWeights Result() const;
 
  private:
+  class ElementsSeen;
+
   void MakeJobs();
   absl::Status RunDense(const Job& job);
   absl::Status Passed(std::uint64_t bytes) const;
@@ -67,14 +68,18 @@ class WeightReader {
   bool HoldsBools(const Job& job) const;
   std::optional<std::size_t> CoveringTensor(const Job& job) const;
   bool SameView(std::size_t a, std::size_t b) const;
+  void LookAt(std::size_t tensor);
+  void Keep(const ElementsSeen& seen, std::size_t tensor);
 
   const Checkpoint& checkpoint_;
   const WeightPlan& plan_;
   const ScratchMemory scratch_;
   const BetweenChunks between_chunks_;
   std::vector<Job> jobs_;
-  std::vector<std::byte*> places_;    // Of the plan's pieces.
-  std::vector<ElementsHash> hashes_;  // Of each tensor of the plan.
+  std::vector<std::byte*> places_;  // Of the plan's pieces.
+  // Of the plan's tensors.
+  std::vector<ElementsHash> hashes_;
+  std::vector<NonFinite> non_finite_;
 };
 
 }  // namespace relight::storage

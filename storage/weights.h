@@ -79,17 +79,6 @@ struct LoadHooks {
   std::function<absl::Status()> between_chunks;
 };
 
-struct LoadedWeights {
-  WeightsDigest digest;
-  bool crc_absent = false;
-};
-
-// Reads every piece of `plan` into `block` (exactly plan.total_bytes, kWeightAlignment aligned),
-// verifying CRCs, and digests the tensors. Ends with Checkpoint::CheckUnchanged. On error the
-// block's contents are unspecified.
-absl::StatusOr<LoadedWeights> LoadWeights(const Checkpoint& checkpoint, const WeightPlan& plan,
-                                          absl::Span<std::byte> block, const LoadHooks& hooks = {});
-
 // One tensor whose values are not all finite.
 struct NonFinite {
   std::size_t tensor = 0;  // Index into WeightPlan::tensors.
@@ -100,9 +89,20 @@ struct NonFinite {
   std::uint64_t first_infinity = 0;
 };
 
-// The tensors of floating point or complex type, in the plan's order, that hold NaN or infinity.
-std::vector<NonFinite> FindNonFinite(const WeightPlan& plan, absl::Span<const std::byte> block,
-                                     const ParallelFor& parallel_for = SerialFor);
+// What one pass over the weights shows.
+struct ExaminedWeights {
+  WeightsDigest digest;
+  bool crc_absent = false;
+  // The tensors of floating point or complex type, in the plan's order, that hold NaN or infinity.
+  std::vector<NonFinite> non_finite;
+};
+
+// Reads every piece of `plan` into `block` (exactly plan.total_bytes, kWeightAlignment aligned),
+// verifying CRCs; digests the tensors and looks for values that are not finite. Ends with
+// Checkpoint::CheckUnchanged. On error the block's contents are unspecified.
+absl::StatusOr<ExaminedWeights> LoadWeights(const Checkpoint& checkpoint, const WeightPlan& plan,
+                                            absl::Span<std::byte> block,
+                                            const LoadHooks& hooks = {});
 
 // INVALID_ARGUMENT for NaN and (unless `allow_infinite(key)`) infinity: lists up to 8 keys, each
 // with the first index and the count.
@@ -122,14 +122,7 @@ struct ExamineTools {
   std::function<absl::Status(std::uint64_t bytes)> between_chunks = {};
 };
 
-struct ExaminedWeights {
-  WeightsDigest digest;
-  bool crc_absent = false;
-  std::vector<NonFinite> non_finite;
-};
-
-// What LoadWeights and FindNonFinite would find, without a block: for who wants to know and not to
-// serve.
+// What LoadWeights would find, without a block: for who wants to know and not to serve.
 absl::StatusOr<ExaminedWeights> ExamineWeights(const Checkpoint& checkpoint, const WeightPlan& plan,
                                                const ExamineTools& tools);
 

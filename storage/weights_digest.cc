@@ -35,19 +35,10 @@ ElementsHash Hasher::Finish() const {
 
 ElementsHash HashElements(const WeightTensor& tensor, const std::byte* first) {
   Hasher hasher;
-  const std::uint64_t count = CountElements(tensor.shape);
-  if (count == 0) return hasher.Finish();
-  const std::size_t item = ItemSize(tensor.dtype);
-  if (IsDense(tensor.shape, tensor.stride)) {
-    hasher.Add(first, count * item);
-    return hasher.Finish();
-  }
-  constexpr std::size_t kElements = 4096;
-  std::vector<std::byte> buffer(kElements * item);
-  StridedReader reader(first, tensor.shape, tensor.stride, item);
-  while (const std::size_t got = reader.Read(buffer.data(), kElements)) {
-    hasher.Add(buffer.data(), got * item);
-  }
+  ForEachStretch(first, tensor.shape, tensor.stride, ItemSize(tensor.dtype),
+                 [&hasher](absl::Span<const std::byte> elements) {
+                   hasher.Add(elements.data(), elements.size());
+                 });
   return hasher.Finish();
 }
 

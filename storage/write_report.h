@@ -7,12 +7,15 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "storage/checkpoint.h"
 
 namespace relight::storage {
 
 struct WriteOptions {
   // Refuse (INVALID_ARGUMENT, listing all) instead of leaving out what cannot be written.
   bool lossless = false;
+  // What whoever reads the file back will allow: more is not written (LIMIT_EXCEEDED).
+  ReadLimits limits = {};
 };
 
 struct WriteReport {

@@ -13,9 +13,10 @@
 namespace relight::storage {
 namespace {
 
-absl::StatusOr<PickledTree> Pickle(const Tree& tree, NodeId root, const StorageSource& source) {
+absl::StatusOr<PickledTree> Pickle(const Tree& tree, NodeId root, const StorageSource& source,
+                                   const ReadLimits& limits) {
   RELIGHT_ASSIGN_OR_RETURN(const WritePlan plan, WritePlan::Make(tree, root));
-  return PickleTree(tree, root, plan, source);
+  return PickleTree(tree, root, plan, source, limits);
 }
 
 absl::Status WriteStorage(const Tree& tree, const OutputStorage& storage,
@@ -50,7 +51,7 @@ absl::Status WriteRecords(const PickledTree& pickled, ZipWriter& zip,
 absl::StatusOr<WriteReport> WriteCheckpoint(const Tree& tree, NodeId root,
                                             const StorageSource& source,
                                             const WriteOptions& options, const ByteSink& sink) {
-  RELIGHT_ASSIGN_OR_RETURN(PickledTree pickled, Pickle(tree, root, source));
+  RELIGHT_ASSIGN_OR_RETURN(PickledTree pickled, Pickle(tree, root, source, options.limits));
   if (options.lossless) RELIGHT_RETURN_IF_ERROR(CheckLossless(pickled.report.left_out));
   ZipWriter zip(sink);
   RELIGHT_RETURN_IF_ERROR(WriteRecords(pickled, zip, [&](const OutputStorage& storage) {
@@ -60,8 +61,9 @@ absl::StatusOr<WriteReport> WriteCheckpoint(const Tree& tree, NodeId root,
 }
 
 absl::StatusOr<std::uint64_t> PredictCheckpointBytes(const Tree& tree, NodeId root,
-                                                     const StorageSource& source) {
-  RELIGHT_ASSIGN_OR_RETURN(const PickledTree pickled, Pickle(tree, root, source));
+                                                     const StorageSource& source,
+                                                     const WriteOptions& options) {
+  RELIGHT_ASSIGN_OR_RETURN(const PickledTree pickled, Pickle(tree, root, source, options.limits));
   const ByteSink nowhere = [](absl::Span<const std::byte>) { return absl::OkStatus(); };
   ZipWriter zip(nowhere);
   RELIGHT_RETURN_IF_ERROR(WriteRecords(pickled, zip, [&](const OutputStorage&) {

@@ -35,7 +35,8 @@ absl::StatusOr<WriteReport> WriteCheckpoint(const Tree& tree, NodeId root,
 
 // How many bytes WriteCheckpoint would give to its sink. Reads no tensors.
 absl::StatusOr<std::uint64_t> PredictCheckpointBytes(const Tree& tree, NodeId root,
-                                                     const StorageSource& source);
+                                                     const StorageSource& source,
+                                                     const WriteOptions& options = {});
 
 // The storages whose bytes WriteCheckpoint asks `source` for, in ascending order.
 absl::StatusOr<std::vector<std::uint32_t>> NeededStorages(const Tree& tree, NodeId root);

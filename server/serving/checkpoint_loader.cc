@@ -65,7 +65,7 @@ class Load {
     RELIGHT_RETURN_IF_ERROR(Phase("read", [this] { return Read(); }));
     // After a rehearsal the version with these weights is gone already.
     if (!tools_.scratch && order_.unchanged == loaded_.digest) return absl::OkStatus();
-    RELIGHT_RETURN_IF_ERROR(Phase("check", [this] { return Check(); }));
+    RELIGHT_RETURN_IF_ERROR(CheckValues());
     RELIGHT_RETURN_IF_ERROR(Phase("bind", [this] { return Bind(); }));
     RELIGHT_RETURN_IF_ERROR(Phase("warm_up", [this] { return WarmUp(); }));
     result_.verdict = Verdict::kServed;
@@ -122,30 +122,30 @@ class Load {
     const auto between_chunks = [this](std::uint64_t) {
       return tools_.hooks.between_chunks ? tools_.hooks.between_chunks() : absl::OkStatus();
     };
-    RELIGHT_ASSIGN_OR_RETURN(const storage::ExaminedWeights examined,
+    RELIGHT_ASSIGN_OR_RETURN(storage::ExaminedWeights examined,
                              storage::ExamineWeights(*loaded_.checkpoint, loaded_.plan,
                                                      {tools_.scratch, between_chunks}));
-    loaded_.digest = examined.digest;
-    return CheckValues(examined.non_finite);
+    Keep(std::move(examined));
+    return CheckValues();
   }
 
   absl::Status Read() {
     RELIGHT_ASSIGN_OR_RETURN(lease_, tools_.acquire(loaded_.plan.total_bytes));
     loaded_.lease = lease_;
     RELIGHT_ASSIGN_OR_RETURN(
-        const storage::LoadedWeights weights,
+        storage::ExaminedWeights examined,
         storage::LoadWeights(*loaded_.checkpoint, loaded_.plan, Block(), tools_.hooks));
-    loaded_.digest = weights.digest;
+    Keep(std::move(examined));
     return absl::OkStatus();
   }
 
-  absl::Status Check() const {
-    if (tools_.config.allow_non_finite) return absl::OkStatus();
-    return CheckValues(storage::FindNonFinite(loaded_.plan, Block(), tools_.hooks.parallel_for));
+  void Keep(storage::ExaminedWeights examined) {
+    loaded_.digest = examined.digest;
+    non_finite_ = std::move(examined.non_finite);
   }
 
-  absl::Status CheckValues(absl::Span<const storage::NonFinite> found) const {
-    return config::CheckValues(tools_.config, Parameters(), loaded_.plan, found);
+  absl::Status CheckValues() const {
+    return config::CheckValues(tools_.config, Parameters(), loaded_.plan, non_finite_);
   }
 
   absl::Status Bind() {
@@ -191,6 +191,7 @@ class Load {
   const LoadOrder& order_;
   const LoadTools& tools_;
   std::shared_ptr<Arena::Lease> lease_;
+  std::vector<storage::NonFinite> non_finite_;
   LoadedCheckpoint loaded_;
   LoadResult result_;
 };

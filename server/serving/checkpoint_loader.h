@@ -80,7 +80,7 @@ struct LoadResult {
   absl::Status status;                            // OK for the first two.
   std::optional<storage::FileIdentity> identity;  // Of what was opened, where it was.
   std::optional<LoadedCheckpoint> loaded;         // Exactly for kServed.
-  Phases phases;  // "open", "rehearse", "read", "check", "bind", "warm_up".
+  Phases phases;                                  // "open", "rehearse", "read", "bind", "warm_up".
 };
 
 // CANCELLED comes back as kTransient.

@@ -216,12 +216,15 @@ void Deployment::RunLoad(const std::shared_ptr<LoadUnderWay>& load) {
     return InVain(*load) ? absl::CancelledError("no longer wanted") : absl::OkStatus();
   };
   LoadResult result = LoadCheckpoint(load->order, tools);
+  // Closing a spool of gigabytes takes a second of a processor, which the load did not have. The
+  // new version's own spool is written after it.
+  surroundings_.after_swap([spools = std::move(load->old_spools)] {});
   MutexLock lock(load->mutex);
   load->result = std::move(result);
 }
 
 // Runs on a loader's thread, and takes the oldest version that does not serve out of memory.
-absl::StatusOr<std::shared_ptr<Arena::Lease>> Deployment::MakeRoom(const LoadUnderWay& load,
+absl::StatusOr<std::shared_ptr<Arena::Lease>> Deployment::MakeRoom(LoadUnderWay& load,
                                                                    std::size_t size_bytes) {
   const auto give_up = std::chrono::steady_clock::now() + absl::ToChronoNanoseconds(kWaitForBlock);
   const auto in_vain = [&] { return InVain(load) || std::chrono::steady_clock::now() > give_up; };
@@ -237,7 +240,8 @@ absl::StatusOr<std::shared_ptr<Arena::Lease>> Deployment::MakeRoom(const LoadUnd
     }
     if (config_.arenas == 1) Pause();
     Slot::Handle handle = Unpublish(victim, "made way for the next");
-    LetGoOf(std::move(victim));
+    load.old_spools.push_back(victim->aftermath().spool);
+    victim.reset();
     while (!Slot::DestroyWhenUnused(handle, kWaitStep)) {
       if (in_vain()) {
         DestroyOnLoader(std::move(handle));
@@ -250,13 +254,6 @@ absl::StatusOr<std::shared_ptr<Arena::Lease>> Deployment::MakeRoom(const LoadUnd
     absl::StatusOr<std::shared_ptr<Arena::Lease>> lease = arena_.Acquire(size_bytes, kWaitStep);
     if (!absl::IsUnavailable(lease.status()) || in_vain()) return lease;
   }
-}
-
-// Closing a spool of gigabytes takes a second, which the load that wants room does not have.
-void Deployment::LetGoOf(std::shared_ptr<VersionRecord> record) {
-  std::shared_ptr<const storage::Spool> spool = record->aftermath().spool;
-  record.reset();
-  surroundings_.after_swap([spool = std::move(spool)] {});
 }
 
 void Deployment::Pause() {

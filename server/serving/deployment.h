@@ -113,6 +113,8 @@ class Deployment {
     std::string stem;
     storage::FileIdentity listed;
     std::atomic<bool> cancelled{false};
+    // Of what made way for it. The loader's thread's own.
+    std::vector<std::shared_ptr<const storage::Spool>> old_spools;
     Mutex mutex;
     std::optional<LoadResult> result ABSL_GUARDED_BY(mutex);
   };
@@ -122,9 +124,8 @@ class Deployment {
 
   void StartLoad(const Decision& decision, std::uint64_t generation);
   void RunLoad(const std::shared_ptr<LoadUnderWay>& load);
-  absl::StatusOr<std::shared_ptr<Arena::Lease>> MakeRoom(const LoadUnderWay& load,
+  absl::StatusOr<std::shared_ptr<Arena::Lease>> MakeRoom(LoadUnderWay& load,
                                                          std::size_t size_bytes);
-  void LetGoOf(std::shared_ptr<VersionRecord> record);
   // Whether nobody waits for the load any more.
   bool InVain(const LoadUnderWay& load) const;
   void Pause();

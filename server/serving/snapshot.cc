@@ -166,17 +166,21 @@ class SnapshotWriter {
   absl::StatusOr<std::uint64_t> Predict(const storage::SnapshotTree& tree,
                                         const RecordStorages& storages) const {
     if (is_safetensors()) return storage::PredictSafetensorsBytes(tree.tree, tree.root);
-    return storage::PredictCheckpointBytes(tree.tree, tree.root, storages);
+    return storage::PredictCheckpointBytes(tree.tree, tree.root, storages, Options());
   }
 
   absl::StatusOr<storage::WriteReport> Write(const storage::SnapshotTree& tree,
                                              const RecordStorages& storages,
                                              const storage::ByteSink& sink) const {
-    const storage::WriteOptions options = {.lossless = request_.lossless};
     if (is_safetensors()) {
-      return storage::WriteSafetensors(tree.tree, tree.root, storages, options, sink);
+      return storage::WriteSafetensors(tree.tree, tree.root, storages, Options(), sink);
     }
-    return storage::WriteCheckpoint(tree.tree, tree.root, storages, options, sink);
+    return storage::WriteCheckpoint(tree.tree, tree.root, storages, Options(), sink);
+  }
+
+  // By the limits that the model's own checkpoints are read with: what was written is read back.
+  storage::WriteOptions Options() const {
+    return {.lossless = request_.lossless, .limits = source_.config.checkpoints.limits};
   }
 
   // What the format has no room for, where nobody asked for the weights alone.

@@ -97,7 +97,7 @@ struct HistoryEntry {
   std::string file_sha256 = {};
   std::string weights_digest = {};
   std::string reason = {};
-  std::vector<std::pair<std::string, absl::Duration>> phases = {};  // "open", "read", "check", ...
+  std::vector<std::pair<std::string, absl::Duration>> phases = {};  // "open", "read", "bind", ...
 };
 
 // What clients may know of a model before they ask.

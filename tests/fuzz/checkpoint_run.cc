@@ -105,7 +105,7 @@ void LoadWeights(const Checkpoint& checkpoint, const storage::StateDict& state_d
   }
   Require(examined->digest == loaded->digest && examined->crc_absent == loaded->crc_absent,
           "loading and examining give two digests");
-  const std::vector<storage::NonFinite> odd = storage::FindNonFinite(*plan, block);
+  const std::vector<storage::NonFinite>& odd = loaded->non_finite;
   Require(std::equal(odd.begin(), odd.end(), examined->non_finite.begin(),
                      examined->non_finite.end(), Same),
           "loading and examining find other values that are not finite");

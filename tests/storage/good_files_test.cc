@@ -364,7 +364,7 @@ TEST_P(GoodFile, LoadsTheWeightsThatItsStateDictHolds) {
       (kWeightAlignment - reinterpret_cast<std::uintptr_t>(memory.data()) % kWeightAlignment) %
       kWeightAlignment;
   const absl::Span<std::byte> block(memory.data() + skip, plan->total_bytes);
-  const absl::StatusOr<LoadedWeights> loaded = LoadWeights(*checkpoint_, *plan, block);
+  const absl::StatusOr<ExaminedWeights> loaded = LoadWeights(*checkpoint_, *plan, block);
   ASSERT_TRUE(loaded.ok()) << loaded.status();
   for (const WeightTensor& tensor : plan->tensors) {
     SCOPED_TRACE(tensor.key);

@@ -294,7 +294,7 @@ absl::StatusOr<WeightsDigest> DigestOf(const Checkpoint& checkpoint) {
   absl::StatusOr<WeightPlan> plan = PlanWeights(checkpoint, *state_dict, {});
   if (!plan.ok()) return plan.status();
   const Block block(plan->total_bytes);
-  absl::StatusOr<LoadedWeights> loaded = LoadWeights(checkpoint, *plan, block.span());
+  absl::StatusOr<ExaminedWeights> loaded = LoadWeights(checkpoint, *plan, block.span());
   if (!loaded.ok()) return loaded.status();
   return loaded->digest;
 }

@@ -33,7 +33,7 @@ class WeightComparisonTest : public ::testing::Test {
     ASSERT_TRUE(plan.ok()) << plan.status();
     plan_ = *std::move(plan);
     block_.emplace(plan_.total_bytes);
-    const absl::StatusOr<LoadedWeights> loaded = LoadWeights(*source_, plan_, block_->span());
+    const absl::StatusOr<ExaminedWeights> loaded = LoadWeights(*source_, plan_, block_->span());
     ASSERT_TRUE(loaded.ok()) << loaded.status();
     digest_ = loaded->digest;
   }

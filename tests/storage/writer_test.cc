@@ -139,11 +139,11 @@ class WriterTest : public ::testing::Test {
     return tree_.AddOpaque(object);
   }
 
-  absl::StatusOr<WriteReport> TryWrite(NodeId root, bool lossless = false) {
+  absl::StatusOr<WriteReport> TryWrite(NodeId root, const WriteOptions& options = {}) {
     file_.clear();
     calls_ = 0;
     return WriteCheckpoint(
-        tree_, root, source_, {.lossless = lossless}, [this](absl::Span<const std::byte> bytes) {
+        tree_, root, source_, options, [this](absl::Span<const std::byte> bytes) {
           ++calls_;
           file_.append(reinterpret_cast<const char*>(bytes.data()), bytes.size());
           return absl::OkStatus();
@@ -443,11 +443,11 @@ TEST_F(WriterTest, WhatCannotBeWrittenIsLeftOutAndListed) {
 TEST_F(WriterTest, LosslessRefusesWithEverythingListedBeforeAnythingIsWritten) {
   const NodeId root =
       Dict({{"a", Object("x Y")}, {"b", tree_.Add(NodeKind::kFrozenSet)}, {"c", tree_.AddInt(1)}});
-  const absl::Status status = TryWrite(root, true).status();
+  const absl::Status status = TryWrite(root, {.lossless = true}).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(std::string(status.message()), HasSubstr("/a: x.Y; /b: frozenset"));
   EXPECT_EQ(calls_, 0);
-  EXPECT_TRUE(TryWrite(Dict({{"c", tree_.AddInt(1)}}), true).ok());
+  EXPECT_TRUE(TryWrite(Dict({{"c", tree_.AddInt(1)}}), {.lossless = true}).ok());
 }
 
 TEST_F(WriterTest, ARootThatCannotBeWrittenIsAnError) {
@@ -495,6 +495,20 @@ TEST_F(WriterTest, ATreeThatUnfoldsWithoutEndIsRefusedByCode) {
   NodeId node = tree_.AddInt(1);
   for (int i = 0; i < 100; ++i) node = Sequence(NodeKind::kTuple, {node, node});
   EXPECT_EQ(GetErrorCode(TryWrite(node).status()), ErrorCode::kLimitExceeded);
+}
+
+TEST_F(WriterTest, WritesNoMoreThanTheLimitsOfItsReader) {
+  const NodeId root = Dict({{"a", tree_.AddInt(1)}, {"b", tree_.AddInt(2)}});
+  const auto code_with = [&](const ReadLimits& limits) {
+    return GetErrorCode(TryWrite(root, {.limits = limits}).status());
+  };
+  EXPECT_EQ(code_with({.max_expanded_nodes = 5}), std::nullopt);
+  EXPECT_EQ(code_with({.max_expanded_nodes = 4}), ErrorCode::kLimitExceeded);
+  EXPECT_EQ(calls_, 0);
+  EXPECT_EQ(code_with({.max_pickle_bytes = 8}), ErrorCode::kLimitExceeded);
+  const WriteOptions tight = {.limits = {.max_expanded_nodes = 4}};
+  EXPECT_EQ(GetErrorCode(PredictCheckpointBytes(tree_, root, source_, tight).status()),
+            ErrorCode::kLimitExceeded);
 }
 
 TEST_F(WriterTest, ASourceThatGivesTooLittleIsDataLoss) {

@@ -86,7 +86,7 @@ TEST_F(CheckpointLoaderTest, LoadsTheWaysOfSavingInTheWild) {
     EXPECT_EQ(result.loaded->served->version, 3);
     EXPECT_EQ(result.loaded->served->generation, 7u);
     EXPECT_EQ(graph_.bound.size(), 4u) << file;
-    EXPECT_EQ(result.phases.size(), 5u);
+    EXPECT_EQ(result.phases.size(), 4u);
   }
 }
 
