@@ -84,6 +84,7 @@ class TreePickler {
   absl::Status Step();
   void Open(NodeId node);
   void CloseItems(const Frame& frame);
+  absl::Status CheckSize(std::size_t pickle_bytes) const;
   void Finish(const Frame& frame);
   bool IsBatched(NodeId node) const {
     return tree_.IsDict(node) || tree_.Is(node, NodeKind::kList) || tree_.Is(node, NodeKind::kSet);
@@ -129,8 +130,17 @@ absl::StatusOr<PickledTree> TreePickler::Run(NodeId root) {
   }
   RELIGHT_RETURN_IF_ERROR(Enter(root));
   while (!frames_.empty()) RELIGHT_RETURN_IF_ERROR(Step());
+  std::string pickle = std::move(out_).Finish();
+  RELIGHT_RETURN_IF_ERROR(CheckSize(pickle.size()));
   WriteReport report = {std::move(left_out_).Take(), std::move(converted_).Take()};
-  return PickledTree{std::move(out_).Finish(), std::move(storages_), std::move(report)};
+  return PickledTree{std::move(pickle), std::move(storages_), std::move(report)};
+}
+
+absl::Status TreePickler::CheckSize(std::size_t pickle_bytes) const {
+  if (pickle_bytes <= limits_.max_pickle_bytes) return absl::OkStatus();
+  return MakeError(ErrorCode::kLimitExceeded,
+                   absl::StrCat("the pickle to write is over ", limits_.max_pickle_bytes,
+                                " bytes without the tensors"));
 }
 
 // Writes a leaf, or the beginning of a container whose frame is pushed. What is shared is written
@@ -140,11 +150,7 @@ absl::Status TreePickler::Enter(NodeId node) {
     return MakeError(ErrorCode::kLimitExceeded, absl::StrCat("the values to write unfold to over ",
                                                              limits_.max_expanded_nodes, " nodes"));
   }
-  if (out_.size_bytes() > limits_.max_pickle_bytes) {
-    return MakeError(ErrorCode::kLimitExceeded,
-                     absl::StrCat("the pickle to write is over ", limits_.max_pickle_bytes,
-                                  " bytes without the tensors"));
-  }
+  RELIGHT_RETURN_IF_ERROR(CheckSize(out_.size_bytes()));
   if (const std::string_view lost = tree_.lost_type(node); !lost.empty()) {
     converted_.Add(absl::StrCat(Path(), ": ", Escape(lost), ", written as a plain ",
                                 std::string(storage::Name(tree_.kind(node)))));

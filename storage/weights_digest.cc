@@ -12,6 +12,18 @@
 #include "xxhash.h"
 
 namespace relight::storage {
+namespace {
+
+ElementsHash HashElements(const WeightTensor& tensor, const std::byte* first) {
+  Hasher hasher;
+  ForEachStretch(first, tensor.shape, tensor.stride, ItemSize(tensor.dtype),
+                 [&hasher](absl::Span<const std::byte> elements) {
+                   hasher.Add(elements.data(), elements.size());
+                 });
+  return hasher.Finish();
+}
+
+}  // namespace
 
 Hasher::Hasher() : state_(XXH3_createState()) { XXH3_128bits_reset(state_); }
 Hasher::~Hasher() { XXH3_freeState(state_); }
@@ -31,15 +43,6 @@ ElementsHash Hasher::Finish() const {
   ElementsHash hash;
   std::memcpy(hash.data(), canonical.digest, hash.size());
   return hash;
-}
-
-ElementsHash HashElements(const WeightTensor& tensor, const std::byte* first) {
-  Hasher hasher;
-  ForEachStretch(first, tensor.shape, tensor.stride, ItemSize(tensor.dtype),
-                 [&hasher](absl::Span<const std::byte> elements) {
-                   hasher.Add(elements.data(), elements.size());
-                 });
-  return hasher.Finish();
 }
 
 WeightsDigest CombineHashes(const WeightPlan& plan, absl::Span<const ElementsHash> hashes) {

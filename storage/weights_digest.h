@@ -37,9 +37,6 @@ class Hasher {
   XXH3_state_s* const state_;
 };
 
-// Of a tensor whose element [0, ..., 0] is at `first`, which may be null where it has none.
-ElementsHash HashElements(const WeightTensor& tensor, const std::byte* first);
-
 // The digest of a plan's tensors out of the hashes of their elements, in the plan's order.
 WeightsDigest CombineHashes(const WeightPlan& plan, absl::Span<const ElementsHash> hashes);
 

@@ -216,9 +216,6 @@ void Deployment::RunLoad(const std::shared_ptr<LoadUnderWay>& load) {
     return InVain(*load) ? absl::CancelledError("no longer wanted") : absl::OkStatus();
   };
   LoadResult result = LoadCheckpoint(load->order, tools);
-  // Closing a spool of gigabytes takes a second of a processor, which the load did not have. The
-  // new version's own spool is written after it.
-  surroundings_.after_swap([spools = std::move(load->old_spools)] {});
   MutexLock lock(load->mutex);
   load->result = std::move(result);
 }
@@ -240,7 +237,9 @@ absl::StatusOr<std::shared_ptr<Arena::Lease>> Deployment::MakeRoom(LoadUnderWay&
     }
     if (config_.arenas == 1) Pause();
     Slot::Handle handle = Unpublish(victim, "made way for the next");
-    load.old_spools.push_back(victim->aftermath().spool);
+    const Aftermath left = victim->aftermath();
+    if (left.spool != nullptr) load.remains.push_back(left.spool);
+    if (left.source != nullptr) load.remains.push_back(left.source);
     victim.reset();
     while (!Slot::DestroyWhenUnused(handle, kWaitStep)) {
       if (in_vain()) {
@@ -290,6 +289,7 @@ std::uint64_t Deployment::Collect() {
   }
   if (!result.has_value()) return 0;
   const std::shared_ptr<LoadUnderWay> load = std::exchange(load_, nullptr);
+  CloseRemains(*load);
   std::uint64_t published = 0;
   if (!InVain(*load)) {
     if (result->verdict == Verdict::kServed) {
@@ -300,6 +300,14 @@ std::uint64_t Deployment::Collect() {
   }
   Resume();
   return published;
+}
+
+// The last to close a file that has no name any more has the kernel free its pages: a second of
+// processor time for gigabytes, which the load did not have. What the new version sets aside itself
+// comes after it.
+void Deployment::CloseRemains(LoadUnderWay& load) {
+  if (load.remains.empty()) return;
+  surroundings_.after_swap([remains = std::move(load.remains)]() mutable { remains.clear(); });
 }
 
 std::uint64_t Deployment::Publish(const LoadUnderWay& load, LoadResult result) {

@@ -113,8 +113,8 @@ class Deployment {
     std::string stem;
     storage::FileIdentity listed;
     std::atomic<bool> cancelled{false};
-    // Of what made way for it. The loader's thread's own.
-    std::vector<std::shared_ptr<const storage::Spool>> old_spools;
+    // What is still open of versions that made way for it. The loader's until there is a result.
+    std::vector<std::shared_ptr<const void>> remains;
     Mutex mutex;
     std::optional<LoadResult> result ABSL_GUARDED_BY(mutex);
   };
@@ -124,6 +124,7 @@ class Deployment {
 
   void StartLoad(const Decision& decision, std::uint64_t generation);
   void RunLoad(const std::shared_ptr<LoadUnderWay>& load);
+  void CloseRemains(LoadUnderWay& load);
   absl::StatusOr<std::shared_ptr<Arena::Lease>> MakeRoom(LoadUnderWay& load,
                                                          std::size_t size_bytes);
   // Whether nobody waits for the load any more.

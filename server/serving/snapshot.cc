@@ -107,6 +107,7 @@ class SnapshotWriter {
         storage::MakeSnapshotTree(*record_.tree, record_.state_dict, !is_bundle()));
     const RecordStorages storages(record_, record_.aftermath());
     RELIGHT_ASSIGN_OR_RETURN(total_bytes_, Predict(tree, storages));
+    RELIGHT_RETURN_IF_ERROR(CheckFileSize());
     RELIGHT_RETURN_IF_ERROR(Report());
     storage::WriteReport report;
     report.left_out = LeftOutUnasked();
@@ -169,6 +170,16 @@ class SnapshotWriter {
     return storage::PredictCheckpointBytes(tree.tree, tree.root, storages, Options());
   }
 
+  // A snapshot is one file, whatever the checkpoint was.
+  absl::Status CheckFileSize() const {
+    const std::uint64_t limit = Options().limits.max_file_bytes;
+    if (total_bytes_ <= limit) return absl::OkStatus();
+    return storage::MakeError(
+        storage::ErrorCode::kLimitExceeded,
+        absl::StrCat("the snapshot would be ", total_bytes_, " bytes long, the limit is ", limit,
+                     "; raise limits.max_file_bytes in the model's config"));
+  }
+
   absl::StatusOr<storage::WriteReport> Write(const storage::SnapshotTree& tree,
                                              const RecordStorages& storages,
                                              const storage::ByteSink& sink) const {
@@ -178,7 +189,7 @@ class SnapshotWriter {
     return storage::WriteCheckpoint(tree.tree, tree.root, storages, Options(), sink);
   }
 
-  // By the limits that the model's own checkpoints are read with: what was written is read back.
+  // By the limits that the model's own checkpoints are read with: what is written is read back.
   storage::WriteOptions Options() const {
     return {.lossless = request_.lossless, .limits = source_.config.checkpoints.limits};
   }
@@ -236,9 +247,10 @@ class SnapshotWriter {
 
   absl::Status Verify(const std::string& path) const {
     const absl::Status read_back = ReadBack(path);
-    const bool says_nothing_of_the_file =
-        read_back.ok() || absl::IsCancelled(read_back) || storage::IsTransient(read_back);
-    if (says_nothing_of_the_file) return read_back;
+    const bool says_nothing_of_the_disk =
+        read_back.ok() || absl::IsCancelled(read_back) || storage::IsTransient(read_back) ||
+        storage::GetErrorCode(read_back) == storage::ErrorCode::kLimitExceeded;
+    if (says_nothing_of_the_disk) return read_back;
     return absl::DataLossError(absl::StrCat(
         "reading the snapshot back: ", std::string(read_back.message()), "; check the disk"));
   }

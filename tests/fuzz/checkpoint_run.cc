@@ -18,6 +18,7 @@
 #include "storage/input_file.h"
 #include "storage/state_dict.h"
 #include "storage/weights.h"
+#include "storage/weights_digest.h"
 #include "storage/write_plan.h"
 #include "storage/writer.h"
 #include "tests/fuzz/fuzz_target.h"
@@ -105,6 +106,8 @@ void LoadWeights(const Checkpoint& checkpoint, const storage::StateDict& state_d
   }
   Require(examined->digest == loaded->digest && examined->crc_absent == loaded->crc_absent,
           "loading and examining give two digests");
+  const auto digest = storage::DigestBlock(*plan, block, {});
+  Require(digest.ok() && *digest == loaded->digest, "the block does not have the load's digest");
   const std::vector<storage::NonFinite>& odd = loaded->non_finite;
   Require(std::equal(odd.begin(), odd.end(), examined->non_finite.begin(),
                      examined->non_finite.end(), Same),

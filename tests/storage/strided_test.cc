@@ -1,5 +1,7 @@
 #include "storage/strided.h"
 
+#include <cstring>
+#include <numeric>
 #include <random>
 #include <set>
 #include <utility>
@@ -109,6 +111,40 @@ TEST(StridedReaderTest, GivesElementsInRowMajorOrderInPieces) {
   while (const std::size_t got = reader.Read(reinterpret_cast<std::byte*>(&read[at]), 4)) at += got;
   EXPECT_EQ(at, 6u);
   EXPECT_THAT(read, ElementsAre(0, 3, 1, 4, 2, 5));
+}
+
+// In more than one stretch.
+TEST(ForEachStretchTest, GivesAllElementsInRowMajorOrder) {
+  std::vector<std::uint32_t> storage(300 * 200);
+  std::iota(storage.begin(), storage.end(), 0U);
+  const auto read = [&](const Sizes& shape, const Sizes& stride) {
+    std::vector<std::uint32_t> elements;
+    int stretches = 0;
+    ForEachStretch(reinterpret_cast<const std::byte*>(storage.data()), shape, stride, 4,
+                   [&](absl::Span<const std::byte> bytes) {
+                     ++stretches;
+                     ASSERT_EQ(bytes.size() % 4, 0u);
+                     const std::size_t at = elements.size();
+                     elements.resize(at + bytes.size() / 4);
+                     std::memcpy(&elements[at], bytes.data(), bytes.size());
+                   });
+    EXPECT_GT(stretches, 1);
+    return elements;
+  };
+  EXPECT_EQ(read({300, 200}, {200, 1}), storage);
+  std::vector<std::uint32_t> transposed;
+  for (std::uint32_t column = 0; column < 200; ++column) {
+    for (std::uint32_t row = 0; row < 300; ++row) transposed.push_back(row * 200 + column);
+  }
+  EXPECT_EQ(read({200, 300}, {1, 200}), transposed);
+}
+
+TEST(ForEachStretchTest, NoElementsAreNoStretchAndNeedNoMemory) {
+  int stretches = 0;
+  const auto count = [&stretches](absl::Span<const std::byte>) { ++stretches; };
+  ForEachStretch(nullptr, {3, 0}, {1, 1}, 4, count);
+  ForEachStretch(nullptr, {0, 3}, {1, 7}, 4, count);
+  EXPECT_EQ(stretches, 0);
 }
 
 }  // namespace

@@ -280,6 +280,24 @@ TEST_F(WeightsTest, CheckFiniteSeesOnlyTheElementsOfAView) {
   EXPECT_TRUE(CheckFinite({}).ok());
 }
 
+// Whichever way a tensor lies in its storage, and however far in: they are read in chunks.
+TEST_F(WeightsTest, CheckFiniteLooksAtAllOfLargeTensors) {
+  constexpr std::int64_t kRows = 500;
+  constexpr std::int64_t kColumns = 400;
+  std::vector<float> values(kRows * kColumns, 1.0F);
+  values[(kRows - 1) * kColumns + 7] = kNan;
+  const std::uint32_t storage = made_.AddStorage(DType::kFloat32, values);
+  const std::uint32_t shared = made_.AddStorage(DType::kFloat32, values);
+  ASSERT_NO_FATAL_FAILURE(Plan(made_.AddDict(
+      {{"whole", made_.AddTensor(storage, {kRows, kColumns}, {kColumns, 1})},
+       {"turned", made_.AddTensor(shared, {kColumns, kRows}, {1, kColumns})},
+       {"end", made_.AddTensor(shared, {kRows - 1, kColumns}, {kColumns, 1}, kColumns)}})));
+  const absl::Status status = CheckFinite({});
+  EXPECT_THAT(std::string(status.message()), HasSubstr("whole: 1 NaN, the first at [499, 7]"));
+  EXPECT_THAT(std::string(status.message()), HasSubstr("turned: 1 NaN, the first at [7, 499]"));
+  EXPECT_THAT(std::string(status.message()), HasSubstr("end: 1 NaN, the first at [498, 7]"));
+}
+
 TEST_F(WeightsTest, CheckFiniteKnowsEveryFloatingPointType) {
   const auto check = [&](std::uint32_t storage) {
     Plan(made_.AddDict({{"w", made_.AddTensor(storage, {1}, {1})}}));

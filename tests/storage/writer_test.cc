@@ -505,7 +505,11 @@ TEST_F(WriterTest, WritesNoMoreThanTheLimitsOfItsReader) {
   EXPECT_EQ(code_with({.max_expanded_nodes = 5}), std::nullopt);
   EXPECT_EQ(code_with({.max_expanded_nodes = 4}), ErrorCode::kLimitExceeded);
   EXPECT_EQ(calls_, 0);
-  EXPECT_EQ(code_with({.max_pickle_bytes = 8}), ErrorCode::kLimitExceeded);
+  ASSERT_TRUE(TryWrite(root).ok());
+  const std::uint64_t pickle_bytes = Record("data.pkl").size();
+  EXPECT_EQ(code_with({.max_pickle_bytes = pickle_bytes}), std::nullopt);
+  EXPECT_EQ(code_with({.max_pickle_bytes = pickle_bytes - 1}), ErrorCode::kLimitExceeded);
+  EXPECT_EQ(calls_, 0);
   const WriteOptions tight = {.limits = {.max_expanded_nodes = 4}};
   EXPECT_EQ(GetErrorCode(PredictCheckpointBytes(tree_, root, source_, tight).status()),
             ErrorCode::kLimitExceeded);

@@ -576,6 +576,27 @@ TEST_F(CoreThreadsTest, DrainAnswersThoseWhoWaitForALoad) {
   load_.Open();
 }
 
+TEST_F(CoreThreadsTest, EndsWhileALoadIsUnderWay) {
+  world_->on_bind = [this](float weight) {
+    if (weight == 30) load_.Pass();
+    return absl::OkStatus();
+  };
+  Save("step-1.pt", 10);
+  ASSERT_TRUE(TryStart(Core::Threads::kOwn).ok());
+  ASSERT_TRUE(core_->Reload("m").ok());
+  Save("step-2.pt", 20);
+  ASSERT_TRUE(core_->Reload("m").ok());
+  Save("step-3.pt", 30);
+  std::thread reload([&] { EXPECT_FALSE(core_->Reload("m").ok()); });
+  load_.AwaitArrivals(1);
+  core_->Drain(absl::Now());
+  reload.join();
+  std::thread open([this] { load_.Open(); });
+  core_.reset();
+  open.join();
+  EXPECT_EQ(world_->live_models(), 0u);
+}
+
 TEST_F(CoreThreadsTest, SnapshotsAreTakenWhileConfigsChange) {
   Save("step-1.pt", 10);
   ASSERT_TRUE(TryStart(Core::Threads::kOwn).ok());
