@@ -103,7 +103,7 @@ INSTANTIATE_TEST_SUITE_P(
         Bits{DType::kFloat64, 8, 0x7FEFFFFFFFFFFFFF, 0x7FF0000000000000, 0x7FF0000000000001},
         Bits{DType::kComplex64, 4, 0x7F7FFFFF, 0x7F800000, 0x7FC00000, 2},
         Bits{DType::kComplex128, 8, 0x7FEFFFFFFFFFFFFF, 0x7FF0000000000000, 0x7FF8000000000000, 2}),
-    [](const auto& info) { return std::string(Name(info.param.dtype)); });
+    [](const auto& type) { return std::string(Name(type.param.dtype)); });
 
 TEST(FiniteScanOfIntegersTest, FindsNothing) {
   const std::vector<std::uint32_t> values(40, 0x7F800001);
