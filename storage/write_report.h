@@ -14,9 +14,8 @@ namespace relight::storage {
 struct WriteOptions {
   // Refuse (INVALID_ARGUMENT, listing all) instead of leaving out what cannot be written.
   bool lossless = false;
-  // What whoever reads the file back will allow. Of these max_pickle_bytes and max_expanded_nodes
-  // are not exceeded (LIMIT_EXCEEDED): a tree can grow while it is written. The others it satisfied
-  // when it was read.
+  // What whoever reads the file back will allow: WriteCheckpoint keeps to max_pickle_bytes and
+  // max_expanded_nodes (LIMIT_EXCEEDED). The others only reading it back can tell.
   ReadLimits limits = {};
 };
 

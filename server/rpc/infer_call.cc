@@ -12,6 +12,7 @@
 #include "server/rpc/grpc_status.h"
 #include "server/rpc/wire_decoder.h"
 #include "server/rpc/wire_encoder.h"
+#include "server/serving/failure.h"
 
 namespace relight::rpc {
 namespace {
@@ -170,7 +171,7 @@ void InferStream::End() {
   MutexLock lock(mutex_);
   if (no_more_reads_) return;
   no_more_reads_ = true;
-  final_status_ = absl::UnavailableError("the server is draining");
+  final_status_ = serving::Draining();
   PumpLocked();
 }
 

@@ -110,7 +110,7 @@ Deployment::Deployment(config::ModelConfig config, std::unique_ptr<model::Graph>
   signature.outputs = graph_->outputs();
   signature.batching = config_.batching;
   path_ = MakeRequestPath(std::move(signature), surroundings.compute);
-  if (surroundings_.draining) path_->StopAdmitting(absl::UnavailableError("draining"));
+  if (surroundings_.draining) path_->StopAdmitting(Draining());
 }
 
 // Whoever destroys it has seen TryRetire succeed, or has ended the threads that use it.

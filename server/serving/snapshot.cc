@@ -64,6 +64,19 @@ class UnlinkedSnapshot final : public OutgoingSnapshot {
   std::uint64_t offset_ = 0;
 };
 
+// LIMIT_EXCEEDED, which was said of a checkpoint, as it is said of a snapshot; others as they are.
+absl::Status OfLimits(const absl::Status& status) {
+  if (storage::GetErrorCode(status) != storage::ErrorCode::kLimitExceeded) return status;
+  absl::Status said(
+      status.code(),
+      absl::StrCat("the model could not load this snapshot: ", std::string(status.message()),
+                   "; raise that limit in `checkpoints { limits { ... } }` of its "
+                   "config"));
+  status.ForEachPayload(
+      [&said](absl::string_view url, const absl::Cord& payload) { said.SetPayload(url, payload); });
+  return said;
+}
+
 // One snapshot in the making.
 class SnapshotWriter {
  public:
@@ -167,17 +180,19 @@ class SnapshotWriter {
   absl::StatusOr<std::uint64_t> Predict(const storage::SnapshotTree& tree,
                                         const RecordStorages& storages) const {
     if (is_safetensors()) return storage::PredictSafetensorsBytes(tree.tree, tree.root);
-    return storage::PredictCheckpointBytes(tree.tree, tree.root, storages, Options());
+    const absl::StatusOr<std::uint64_t> bytes =
+        storage::PredictCheckpointBytes(tree.tree, tree.root, storages, Options());
+    if (!bytes.ok()) return OfLimits(bytes.status());
+    return bytes;
   }
 
   // A snapshot is one file, whatever the checkpoint was.
   absl::Status CheckFileSize() const {
     const std::uint64_t limit = Options().limits.max_file_bytes;
     if (total_bytes_ <= limit) return absl::OkStatus();
-    return storage::MakeError(
+    return OfLimits(storage::MakeError(
         storage::ErrorCode::kLimitExceeded,
-        absl::StrCat("the snapshot would be ", total_bytes_, " bytes long, the limit is ", limit,
-                     "; raise limits.max_file_bytes in the model's config"));
+        absl::StrCat("it is ", total_bytes_, " bytes long, the limit is ", limit)));
   }
 
   absl::StatusOr<storage::WriteReport> Write(const storage::SnapshotTree& tree,
@@ -247,10 +262,12 @@ class SnapshotWriter {
 
   absl::Status Verify(const std::string& path) const {
     const absl::Status read_back = ReadBack(path);
-    const bool says_nothing_of_the_disk =
-        read_back.ok() || absl::IsCancelled(read_back) || storage::IsTransient(read_back) ||
-        storage::GetErrorCode(read_back) == storage::ErrorCode::kLimitExceeded;
-    if (says_nothing_of_the_disk) return read_back;
+    if (storage::GetErrorCode(read_back) == storage::ErrorCode::kLimitExceeded) {
+      return OfLimits(read_back);
+    }
+    const bool says_nothing_of_the_file =
+        read_back.ok() || absl::IsCancelled(read_back) || storage::IsTransient(read_back);
+    if (says_nothing_of_the_file) return read_back;
     return absl::DataLossError(absl::StrCat(
         "reading the snapshot back: ", std::string(read_back.message()), "; check the disk"));
   }

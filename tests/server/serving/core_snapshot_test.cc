@@ -13,6 +13,7 @@
 #include "absl/strings/str_cat.h"
 #include "storage/checkpoint.h"
 #include "storage/state_dict.h"
+#include "storage/error.h"
 #include "tests/server/serving/core_harness.h"
 
 namespace relight::serving {
@@ -182,6 +183,26 @@ TEST_F(CoreSnapshotTest, ASafetensorsSourceComesBackAsOne) {
   EXPECT_EQ(Take({.path = "a.pt"})->format, SnapshotFormat::kStateDict);
   EXPECT_EQ(Take({.format = SnapshotFormat::kBundle}).status().code(),
             absl::StatusCode::kFailedPrecondition);
+}
+
+// In another format than its source the same weights need more.
+TEST_F(CoreSnapshotTest, WhatTheModelCouldNotLoadAgainIsRefusedAsThat) {
+  ReplaceFile(In("step-1.safetensors"), SafetensorsBytes(10));
+  for (const std::string limit :
+       {"max_file_bytes: 600", "max_pickle_bytes: 100", "max_entries: 3"}) {
+    SCOPED_TRACE(limit);
+    WriteConfig("m", std::string(kConfig) + "checkpoints { limits { " + limit + " } }");
+    Start();
+    Look(absl::Seconds(5));
+    ASSERT_EQ(Served(), 1);
+    EXPECT_TRUE(Take({.path = "a.safetensors", .overwrite = true}).ok());
+    const absl::Status status = Take({.path = "a.pt"}).status();
+    EXPECT_EQ(storage::GetErrorCode(status), storage::ErrorCode::kLimitExceeded) << status;
+    EXPECT_THAT(std::string(status.message()), HasSubstr("could not load this snapshot"));
+    EXPECT_THAT(std::string(status.message()), HasSubstr("raise that limit"));
+    EXPECT_THAT(FilesInSnapshots(), ElementsAre(EndsWith("a.safetensors")));
+    core_.reset();
+  }
 }
 
 TEST_F(CoreSnapshotTest, ASnapshotOfASnapshotIsTheSameFile) {
