@@ -3,8 +3,9 @@
     bench.py BUILD_DIR [--quick] [--rounds N] [--files FOLDER]
 
 Each figure is a ratio of two things that are measured in turn, in one run, so that neither the
-machine nor what else it does decides it. BUILD_DIR holds the binaries, and is given the figures, with
-all that they are made of, as bench.json (bench-quick.json with --quick).
+machine nor what else it does decides it. BUILD_DIR holds the binaries, and is given a folder
+bench-results (bench-quick with --quick): figures.txt is what is printed, bench.json has all that the
+figures are made of, and plots.py draws some of it.
 """
 
 import argparse
@@ -14,11 +15,16 @@ import os
 import pathlib
 import sys
 import tempfile
+import traceback
 
 import figures
 
 SOURCE = pathlib.Path(__file__).resolve().parent.parent
 ROUNDS, QUICK_ROUNDS = 5, 1
+SECONDS, QUICK_SECONDS = (4, 1), (0.3, 0.1)  # Measured, and before that.
+QUICK_RATE = 100  # Requests a second: few enough for any machine that has other things to do.
+# Only something broken takes longer (seconds).
+PATIENCE = 900
 
 
 def find_harness(build):
@@ -28,6 +34,8 @@ def find_harness(build):
                       RELIGHTCTL=str(build / "client" / "relightctl"),
                       RELIGHT_SOURCE_DIR=str(SOURCE),
                       RELIGHT_TEST_DATA=str(SOURCE / "tests" / "data"))
+    import harness
+    harness.PATIENCE = PATIENCE
 
 
 def measure_loading(arguments, folder):
@@ -36,8 +44,40 @@ def measure_loading(arguments, folder):
     return loading.measure(arguments.build / "bench" / "load_floor", folder, width, arguments.rounds)
 
 
+def measure_transport(arguments, folder):
+    import transport
+    return transport.measure(arguments.build, folder, make_generator(arguments), arguments.rounds)
+
+
+def measure_compute(arguments, folder):
+    import compute
+    return compute.measure(arguments.build, folder, make_generator(arguments), arguments.rounds)
+
+
+def measure_under_swaps(arguments, folder):
+    import under_swaps
+    cases = under_swaps.QUICK_CASES if arguments.quick else under_swaps.CASES
+    return under_swaps.measure(folder, make_generator(arguments), arguments.rounds, cases)
+
+
+def measure_endurance(arguments, folder):
+    import endurance
+    extent = ((endurance.QUICK_SWAPS, endurance.QUICK_PARTS) if arguments.quick else
+              (endurance.SWAPS, endurance.PARTS))
+    return endurance.measure(folder, make_generator(arguments), *extent)
+
+
+def make_generator(arguments):
+    import load
+    if arguments.quick:
+        return load.Generator(arguments.build, *QUICK_SECONDS, most_rate=QUICK_RATE)
+    return load.Generator(arguments.build, *SECONDS)
+
+
 # What is measured has figures(), notes() for colour, and is a dataclass, for JSON.
-MEASUREMENTS = {"loading": measure_loading}
+MEASUREMENTS = {"transport": measure_transport, "compute": measure_compute,
+                "under swaps": measure_under_swaps, "loading": measure_loading,
+                "endurance": measure_endurance}
 
 
 def parse_arguments():
@@ -46,6 +86,8 @@ def parse_arguments():
     parser.add_argument("--quick", action="store_true",
                         help="small files and one round, only to see that the benchmark works")
     parser.add_argument("--rounds", type=int)
+    parser.add_argument("--only", choices=MEASUREMENTS, nargs="+", default=list(MEASUREMENTS),
+                        help="leave the others out")
     parser.add_argument("--files", default="/var/tmp",
                         help="folder for some 10 GB of files (default: %(default)s)")
     arguments = parser.parse_args()
@@ -54,24 +96,37 @@ def parse_arguments():
 
 
 def measure_all(arguments):
+    """What was measured, by name. One that fails costs none of the others."""
+    measured = {}
     with tempfile.TemporaryDirectory(prefix="relight-bench-", dir=arguments.files) as folder:
         tempfile.tempdir = folder
-        return {name: measure(arguments, folder) for name, measure in MEASUREMENTS.items()}
+        for name in arguments.only:
+            try:
+                measured[name] = MEASUREMENTS[name](arguments, folder)
+            except Exception:  # pylint: disable=broad-except
+                traceback.print_exc()
+    return measured
 
 
 def report(arguments, circumstances, measured):
-    reached = [figure for one in measured.values() for figure in one.figures()]
-    print(f"\n{figures.figure_table(reached)}")
-    for one in measured.values():
-        print(f"\n{one.notes()}")
-    print("\n" + ", ".join(f"{name} {value}" for name, value in circumstances.items()))
+    import plots
+    reached = sorted((figure for one in measured.values() for figure in one.figures()),
+                     key=lambda figure: figure.row)
+    parts = [figures.figure_table(reached), *(one.notes() for one in measured.values()),
+             ", ".join(f"{name} {value}" for name, value in circumstances.items())]
     if arguments.quick:
-        print("--quick: the figures mean nothing")
-    name = "bench-quick.json" if arguments.quick else "bench.json"
-    with open(arguments.build / name, "w") as file:
-        json.dump({"circumstances": circumstances, "figures": [f.as_json() for f in reached],
-                   **{name: dataclasses.asdict(one) for name, one in measured.items()}},
-                  file, indent=1)
+        parts.append("--quick: the figures mean nothing")
+    text = "\n\n".join(parts)
+    print(f"\n{text}")
+
+    folder = arguments.build / ("bench-quick" if arguments.quick else "bench-results")
+    folder.mkdir(exist_ok=True)
+    (folder / "figures.txt").write_text(f"{text}\n")
+    values = {"circumstances": circumstances, "figures": [f.as_json() for f in reached],
+              **{name: dataclasses.asdict(one) for name, one in measured.items()}}
+    (folder / "bench.json").write_text(json.dumps(values, indent=1))
+    plots.draw(values, folder)
+    print(f"\nin {folder}: figures.txt, bench.json and plots")
 
 
 def main():
@@ -82,7 +137,8 @@ def main():
     measured = measure_all(arguments)
     circumstances["load after"] = round(os.getloadavg()[0], 1)
     report(arguments, circumstances, measured)
+    return 0 if len(measured) == len(arguments.only) else 1
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

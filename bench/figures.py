@@ -1,6 +1,7 @@
 """Figures of a benchmark: what was measured in each round, beside its goal, as a table and as JSON."""
 
 import dataclasses
+import math
 import os
 import platform
 import re
@@ -13,8 +14,9 @@ class Figure:
 
     row: str  # Of the list of goals: "P6".
     what: str
-    at_most: float
     rounds: list
+    at_most: float = None  # The goal; or
+    at_least: float = None  # ; neither where it is only reported.
 
     @property
     def median(self):
@@ -22,15 +24,72 @@ class Figure:
 
     @property
     def met(self):
-        return self.median <= self.at_most
+        return ((self.at_least is None or self.median >= self.at_least) and
+                (self.at_most is None or self.median <= self.at_most))
 
     def cells(self):
+        goal, verdict = "", "reported"
+        if self.at_least is not None or self.at_most is not None:
+            goal = f"<= {self.at_most:g}" if self.at_least is None else f">= {self.at_least:g}"
+            verdict = "met" if self.met else "missed"
         spread = f"{min(self.rounds):.2f} to {max(self.rounds):.2f}"
-        return [self.row, self.what, f"<= {self.at_most:g}", f"{self.median:.2f}", spread,
-                "met" if self.met else "missed"]
+        return [self.row, self.what, goal, f"{self.median:.2f}", spread, verdict]
 
     def as_json(self):
         return {**dataclasses.asdict(self), "median": self.median, "met": self.met}
+
+
+@dataclasses.dataclass
+class Slope:
+    """How something changes over a run, as a straight line through it, with the interval in which the
+    line's slope lies with a probability of 95 %. The goal is that it does not change."""
+
+    row: str
+    what: str
+    slope: float
+    margin: float  # Half of the interval.
+
+    @property
+    def met(self):
+        return abs(self.slope) <= self.margin
+
+    @classmethod
+    def through(cls, row, what, values):
+        """Of values at equal distances, in percent of their mean from the first to the last."""
+        count = len(values)
+        mean, middle = statistics.fmean(values), (count - 1) / 2
+        spread = sum((i - middle) ** 2 for i in range(count))
+        slope = sum((i - middle) * value for i, value in enumerate(values)) / spread
+        residuals = sum((value - mean - slope * (i - middle)) ** 2 for i, value in enumerate(values))
+        error = (residuals / (count - 2) / spread) ** 0.5
+        percent = 100 * (count - 1) / mean
+        return cls(row, what, slope * percent, quantile_of_t(count - 2) * error * percent)
+
+    def cells(self):
+        interval = f"{self.slope - self.margin:.2f} to {self.slope + self.margin:.2f}"
+        return [self.row, self.what, "has 0", f"{self.slope:.2f}", interval,
+                "met" if self.met else "missed"]
+
+    def as_json(self):
+        return {**dataclasses.asdict(self), "met": self.met}
+
+
+def quantile_of_t(freedom):
+    """The 97.5 % quantile of Student's t, by its expansion in 1 / freedom (Abramowitz and Stegun,
+    26.7.5)."""
+    z = statistics.NormalDist().inv_cdf(0.975)
+    return (z + (z ** 3 + z) / (4 * freedom) +
+            (5 * z ** 5 + 16 * z ** 3 + 3 * z) / (96 * freedom ** 2))
+
+
+def ratio(a, b):
+    """a over b; a run that was too short for an answer is worth nothing."""
+    return a / b if b else math.nan
+
+
+def median_text(reports, key, digits):
+    """The median of what reports have under a key."""
+    return f"{statistics.median(report[key] for report in reports):.{digits}f}"
 
 
 def table(header, rows, texts=1):

@@ -53,12 +53,12 @@ class Loading:
 
     def figures(self):
         for kind, rounds in self.rounds.items():
-            yield figures.Figure("P6", f"{kind}: swap over floor", 1.3,
-                                 [r.swap.seconds / r.floor["seconds"] for r in rounds])
-            yield figures.Figure("P6", f"{kind}: swap over torch.load + load_state_dict", 0.5,
-                                 [r.swap.seconds / r.torch_load for r in rounds])
-            yield figures.Figure("P7", f"{kind}: peak memory over weights", 2.1,
-                                 [self._memory(r.swap) for r in rounds])
+            yield figures.Figure("P6", f"{kind}: swap over floor",
+                                 [r.swap.seconds / r.floor["seconds"] for r in rounds], at_most=1.3)
+            yield figures.Figure("P6", f"{kind}: swap over torch.load + load_state_dict",
+                                 [r.swap.seconds / r.torch_load for r in rounds], at_most=0.5)
+            yield figures.Figure("P7", f"{kind}: peak memory over weights",
+                                 [self._memory(r.swap) for r in rounds], at_most=2.1)
 
     def _memory(self, swap):
         return (swap.peak_bytes - self.tiny_peak_bytes) / linear_net.weight_bytes(self.width)

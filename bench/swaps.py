@@ -12,8 +12,6 @@ import harness
 import linear_net
 
 MODEL = "linear"
-# What is under way may be a spool of gigabytes on a busy machine.
-harness.PATIENCE = 600
 # Between two asks for a version that is not there yet; the answer is seen this much late at most.
 # Asking every millisecond makes the swap of 1 GiB an eighth longer on two cores.
 PAUSE = 0.005
