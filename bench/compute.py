@@ -2,9 +2,9 @@
 
 P3 compares the rows that are served in a second with those that eager_loop.cc computes in a process
 of its own: as many batches at a time as there are cores, of as many rows, each by one thread;
-requests are not put together. P4 compares single
-rows from concurrent clients with dynamic batching and without. P8 compares the daemon with the server
-that one would write in Python (python_server.py), which may batch where that makes it faster.
+requests are not put together. P4 compares single rows from concurrent clients with dynamic batching
+and without. P8 compares the daemon with the server that one would write in Python (python_server.py),
+which may batch where that makes it faster.
 """
 
 import contextlib

@@ -21,6 +21,12 @@ ABSL_FLAG(bool, raw, false, "parse nothing");
 namespace relight::bench {
 namespace {
 
+grpc::ServerUnaryReactor* FinishWell(grpc::CallbackServerContext* context) {
+  grpc::ServerUnaryReactor* const reactor = context->DefaultReactor();
+  reactor->Finish(grpc::Status::OK);
+  return reactor;
+}
+
 class ParsingEcho final : public inference::GRPCInferenceService::CallbackService {
  public:
   explicit ParsingEcho(const std::string& answer) {
@@ -31,9 +37,7 @@ class ParsingEcho final : public inference::GRPCInferenceService::CallbackServic
                                        const inference::ModelInferRequest* /*request*/,
                                        inference::ModelInferResponse* response) override {
     *response = answer_;
-    grpc::ServerUnaryReactor* const reactor = context->DefaultReactor();
-    reactor->Finish(grpc::Status::OK);
-    return reactor;
+    return FinishWell(context);
   }
 
  private:
@@ -54,9 +58,7 @@ class RawEcho final : public RawService {
                                        const grpc::ByteBuffer* /*request*/,
                                        grpc::ByteBuffer* response) override {
     *response = answer_;
-    grpc::ServerUnaryReactor* const reactor = context->DefaultReactor();
-    reactor->Finish(grpc::Status::OK);
-    return reactor;
+    return FinishWell(context);
   }
 
  private:

@@ -35,6 +35,7 @@ class Endurance:
     swap_ms: float  # The median from the move to the folder until it was heard that it serves.
     resident_bytes: list  # The median of each part.
     p50_us: list
+    failed: int  # Requests.
 
     def figures(self):
         yield figures.Slope.through("P9", f"resident memory over {self.swaps} swaps, %",
@@ -45,6 +46,8 @@ class Endurance:
                        (self.resident_bytes[:tenth], self.resident_bytes[-tenth:]))
         yield figures.Figure("P9", f"resident memory after {self.swaps} swaps over before",
                              [last / first], at_most=MOST_MEMORY)
+        yield figures.Figure("P9", f"requests that failed over {self.swaps} swaps", [self.failed],
+                             at_most=0)
 
     def notes(self):
         resident = statistics.median(self.resident_bytes) / 1e6
@@ -87,14 +90,14 @@ def measure(folder, generator, swaps, parts):
     files = publisher.save_some(folder, net)
     with load.relight([net]) as daemon:
         rate = generator.half_of_capacity(daemon, request, in_flight=IN_FLIGHT)
-        run = generator.start(daemon, request, rate=rate, warm_up=0, samples=samples)
-        with CountingPublisher(daemon, net.name, files, every=0) as swapped:
-            swapped.wait_for(swaps)
-        run.end()
+        with generator.start(daemon, request, rate=rate, warm_up=0, samples=samples) as run:
+            with CountingPublisher(daemon, net.name, files, every=0) as swapped:
+                swapped.wait_for(swaps)
+            failed = run.end()["failed"]
     served_at = np.array(list(swapped.served.values()))
     first = first_that_counts(served_at)
     took = [at - swapped.pushed[version] for version, at in swapped.served.items()]
     return Endurance(len(served_at), rate, statistics.median(took) * 1e3,
                      [float(np.median(part))
                       for part in np.array_split(swapped.resident_bytes[first:], parts)],
-                     latencies_in_parts(samples, served_at[first:], parts))
+                     latencies_in_parts(samples, served_at[first:], parts), failed)

@@ -77,7 +77,8 @@ class Generator:
 
     def run(self, server, request, **flags):
         """The report of one run, a dict. Of a closed loop no request may fail."""
-        report = Run(self._start(server, request, flags)).end()
+        with Run(self._start(server, request, flags)) as run:
+            report = run.end()
         if report["failed"] and "rate" not in flags:
             raise AssertionError(f"{report['failed']} requests failed: {report['failures']}")
         return report
@@ -99,18 +100,21 @@ class Generator:
 
 
 class Run:
-    """load_generator at work."""
+    """load_generator at work. A context manager: leaving it ends what still runs."""
 
     def __init__(self, process):
         self.process = process
 
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.kill()
+        self.process.wait()
+
     def end(self):
         """The report, once the time is over; at once where the run goes on until it is told."""
-        try:
-            printed, _ = self.process.communicate(timeout=harness.PATIENCE)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            raise
+        printed, _ = self.process.communicate(timeout=harness.PATIENCE)
         if self.process.returncode != 0:
             raise AssertionError(f"load_generator ended with {self.process.returncode}")
         return json.loads(printed)

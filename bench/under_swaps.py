@@ -150,7 +150,8 @@ def measure_case(case, folder, generator, round_count):
     rounds = []
     with contextlib.ExitStack() as stack:
         daemon = stack.enter_context(load.relight([case.net]))
-        stack.callback(lambda: [os.remove(path) for path in files])
+        for path in files:
+            stack.callback(os.remove, path)
         rate = generator.half_of_capacity(daemon, request, IN_FLIGHT)
         for number in range(round_count):
             print(f"{case.what}: round {number + 1} of {round_count}", file=sys.stderr)

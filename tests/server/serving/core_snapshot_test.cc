@@ -12,8 +12,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "storage/checkpoint.h"
-#include "storage/state_dict.h"
 #include "storage/error.h"
+#include "storage/state_dict.h"
 #include "tests/server/serving/core_harness.h"
 
 namespace relight::serving {
