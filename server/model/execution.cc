@@ -43,20 +43,20 @@ std::optional<std::uint64_t> BytesOf(DType dtype, absl::Span<const std::int64_t>
 }
 
 absl::Status CheckInput(const TensorSpec& spec, const HostTensor& input) {
-  const std::string name = Escape(spec.name);
   if (input.dtype != spec.dtype) {
-    return absl::InvalidArgumentError(absl::StrCat("input ", name, ": is ", Describe(input.dtype),
-                                                   ", the graph takes ", Describe(spec.dtype)));
+    return absl::InvalidArgumentError(absl::StrCat("input ", Escape(spec.name), ": is ",
+                                                   Describe(input.dtype), ", the graph takes ",
+                                                   Describe(spec.dtype)));
   }
   if (!Allows(spec, input.shape)) {
-    return absl::InvalidArgumentError(absl::StrCat("input ", name, ": has shape ",
+    return absl::InvalidArgumentError(absl::StrCat("input ", Escape(spec.name), ": has shape ",
                                                    ShapeString(input.shape), ", the graph takes ",
                                                    ShapeString(spec.shape)));
   }
   const std::optional<std::uint64_t> needed = BytesOf(input.dtype, input.shape);
   if (!needed || *needed != input.size_bytes || (*needed > 0 && input.data == nullptr)) {
     return absl::InvalidArgumentError(
-        absl::StrCat("input ", name, ": has ", input.size_bytes, " bytes, shape ",
+        absl::StrCat("input ", Escape(spec.name), ": has ", input.size_bytes, " bytes, shape ",
                      ShapeString(input.shape), " of ", Describe(input.dtype), " takes ",
                      needed ? absl::StrCat(*needed) : "more than there can be"));
   }
@@ -191,13 +191,13 @@ absl::Status CheckRange(const TensorSpec& spec, const at::Tensor& tensor) {
 }
 
 absl::Status CheckOutput(const TensorSpec& spec, const at::Tensor& tensor) {
-  const std::string name = Escape(spec.name);
   if (!tensor.defined() || tensor.layout() != at::kStrided || tensor.is_quantized()) {
-    return absl::InternalError(absl::StrCat("output ", name, ": is not a dense tensor"));
+    return absl::InternalError(
+        absl::StrCat("output ", Escape(spec.name), ": is not a dense tensor"));
   }
   if (!Allows(spec, absl::MakeConstSpan(tensor.sizes().data(), tensor.sizes().size()))) {
     return absl::InternalError(
-        absl::StrCat("output ", name, ": has shape ",
+        absl::StrCat("output ", Escape(spec.name), ": has shape ",
                      ShapeString(absl::MakeConstSpan(tensor.sizes().data(), tensor.sizes().size())),
                      ", the config declares ", ShapeString(spec.shape)));
   }
@@ -207,8 +207,9 @@ absl::Status CheckOutput(const TensorSpec& spec, const at::Tensor& tensor) {
       to && (from == *to || (at::isFloatingType(*to) && !at::isComplexType(from)) ||
              (IsInteger(*to) && (IsInteger(from) || from == at::kBool)));
   if (!converts) {
-    return absl::InternalError(absl::StrCat("output ", name, ": is ", at::toString(from),
-                                            ", the config declares ", Describe(spec.dtype)));
+    return absl::InternalError(absl::StrCat("output ", Escape(spec.name), ": is ",
+                                            at::toString(from), ", the config declares ",
+                                            Describe(spec.dtype)));
   }
   return absl::OkStatus();
 }

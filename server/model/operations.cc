@@ -28,8 +28,13 @@ bool IsLargeTimesVector(const at::Tensor& in, const at::Tensor& weight) {
          weight.is_cpu();
 }
 
-at::Tensor Linear(const at::Tensor& in, const at::Tensor& weight, const at::Tensor& bias) {
-  if (!IsLargeTimesVector(in, weight)) return at::linear(in, weight, bias);
+at::Tensor Linear(const at::Tensor& in, const at::Tensor& weight, const at::Tensor& transposed,
+                  const at::Tensor& bias) {
+  if (!IsLargeTimesVector(in, weight)) {
+    if (in.dim() != 2) return at::linear(in, weight, bias);
+    // What at::linear comes to, without making the same view at each call.
+    return bias.defined() ? at::addmm(bias, in, transposed) : at::mm(in, transposed);
+  }
   std::vector<std::int64_t> shape = in.sizes().vec();
   shape.back() = weight.size(0);
   const at::Tensor vector = in.reshape({-1});
@@ -72,8 +77,9 @@ class Maker {
       : layer_(layer), weights_(weights) {}
 
   Operation operator()(const network::Linear&) const {
-    return [weight = Required("weight"), bias = Optional("bias")](auto& in) {
-      return Linear(InTypeOf(in[0], weight), weight, bias);
+    const at::Tensor weight = Required("weight");
+    return [weight, transposed = weight.t(), bias = Optional("bias")](auto& in) {
+      return Linear(InTypeOf(in[0], weight), weight, transposed, bias);
     };
   }
   Operation operator()(const network::Conv2d& conv) const {

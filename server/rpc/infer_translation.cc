@@ -73,57 +73,65 @@ absl::Status ApplyParameter(std::string_view name, const WireParameter& value,
   return absl::OkStatus();
 }
 
-absl::Status RefuseSharedMemory(std::string_view subject, const WireParameters& parameters) {
+// What an error is about. Its text is made only where there is one: this is on every request's way.
+struct Subject {
+  std::string_view kind;
+  std::string_view name;
+
+  std::string text() const { return Concat(kind, " ", Escape(name)); }
+};
+
+absl::Status RefuseSharedMemory(const Subject& subject, const WireParameters& parameters) {
   const auto it = parameters.lower_bound("shared_memory_");
   if (it == parameters.end() || !it->first.starts_with("shared_memory_")) {
     return absl::OkStatus();
   }
   return absl::UnimplementedError(
-      Concat(subject, ": parameter ", Escape(it->first),
+      Concat(subject.text(), ": parameter ", Escape(it->first),
              ": shared memory is not supported; send the bytes in raw_input_contents"));
 }
 
-absl::StatusOr<std::uint64_t> ElementCount(const std::string& subject,
+absl::StatusOr<std::uint64_t> ElementCount(const Subject& subject,
                                            const std::vector<std::int64_t>& shape) {
   std::uint64_t count = 1;
   bool overflow = false;
   bool empty = false;
   for (const std::int64_t dim : shape) {
-    if (dim < 0) return Invalid(Concat(subject, ": dimension ", dim, " is negative"));
+    if (dim < 0) return Invalid(Concat(subject.text(), ": dimension ", dim, " is negative"));
     empty = empty || dim == 0;
     const auto product = CheckedMul(count, static_cast<std::uint64_t>(dim));
     overflow = overflow || !product;
     count = product.value_or(1);
   }
   if (empty) return 0;
-  if (overflow) return Invalid(Concat(subject, ": the shape has more than 2^64 elements"));
+  if (overflow) return Invalid(Concat(subject.text(), ": the shape has more than 2^64 elements"));
   return count;
 }
 
-absl::StatusOr<DType> ParseDatatype(const std::string& subject, const std::string& datatype) {
+absl::StatusOr<DType> ParseDatatype(const Subject& subject, const std::string& datatype) {
   if (datatype == "BYTES") {
-    return Invalid(Concat(subject, ": no model takes BYTES"));
+    return Invalid(Concat(subject.text(), ": no model takes BYTES"));
   }
   const std::optional<DType> dtype = DTypeFromProtocolName(datatype);
   if (dtype) return *dtype;
-  return Invalid(Concat(subject, ": unknown datatype \"", Escape(datatype), "\""));
+  return Invalid(Concat(subject.text(), ": unknown datatype \"", Escape(datatype), "\""));
 }
 
 // Appends the unpacked elements of a typed input to `out`, and borrows them.
-absl::Status AddTyped(const std::string& subject, const WireInput& wire, std::uint64_t max_bytes,
+absl::Status AddTyped(const Subject& subject, const WireInput& wire, std::uint64_t max_bytes,
                       std::uint64_t& total_bytes, serving::InputTensor& tensor,
                       TranslatedRequest& out) {
   RELIGHT_ASSIGN_OR_RETURN(const std::uint64_t count, ElementCount(subject, tensor.shape));
   const auto size = CheckedMul(count, static_cast<std::uint64_t>(ItemSize(tensor.dtype)));
   const auto total = CheckedAdd(total_bytes, size.value_or(0));
   if (!size || !total || *total > max_bytes) {
-    return Invalid(Concat(subject, ": ", count, " elements of ", wire.datatype,
+    return Invalid(Concat(subject.text(), ": ", count, " elements of ", wire.datatype,
                           " are more than the ", max_bytes,
                           " bytes that a request may have (--max-message-bytes)"));
   }
   total_bytes = *total;
   RELIGHT_ASSIGN_OR_RETURN(std::vector<std::byte> bytes,
-                           UnpackContents(wire.contents, tensor.dtype, count, subject));
+                           UnpackContents(wire.contents, tensor.dtype, count, subject.text()));
   out.unpacked.push_back(std::move(bytes));
   tensor.bytes.emplace_back(out.unpacked.back());
   return absl::OkStatus();
@@ -134,23 +142,23 @@ absl::Status AddInputs(WireRequest& wire, std::uint64_t max_bytes, TranslatedReq
   std::uint64_t total_bytes = 0;
   for (std::size_t i = 0; i < wire.inputs.size(); ++i) {
     WireInput& input = wire.inputs[i];
-    const std::string subject = Concat("input ", Escape(input.name));
-    RELIGHT_RETURN_IF_ERROR(RefuseSharedMemory(subject, input.parameters));
     serving::InputTensor& tensor = out.request.inputs.emplace_back();
-    RELIGHT_ASSIGN_OR_RETURN(tensor.dtype, ParseDatatype(subject, input.datatype));
     tensor.name = std::move(input.name);
+    const Subject subject{"input", tensor.name};
+    RELIGHT_RETURN_IF_ERROR(RefuseSharedMemory(subject, input.parameters));
+    RELIGHT_ASSIGN_OR_RETURN(tensor.dtype, ParseDatatype(subject, input.datatype));
     tensor.shape = std::move(input.shape);
     if (!raw) {
       RELIGHT_RETURN_IF_ERROR(AddTyped(subject, input, max_bytes, total_bytes, tensor, out));
       continue;
     }
     if (!input.contents.empty()) {
-      return Invalid(Concat(subject,
+      return Invalid(Concat(subject.text(),
                             ": has contents, and the request raw_input_contents; "
                             "only one of them may be used"));
     }
     if (i >= wire.raw_inputs.size()) {
-      return Invalid(Concat("unable to find data for ", subject, ": raw_input_contents has ",
+      return Invalid(Concat("unable to find data for ", subject.text(), ": raw_input_contents has ",
                             wire.raw_inputs.size(), " entries for ", wire.inputs.size(),
                             " inputs"));
     }
@@ -163,13 +171,13 @@ absl::Status AddInputs(WireRequest& wire, std::uint64_t max_bytes, TranslatedReq
 
 absl::Status AddOutputs(WireRequest& wire, TranslatedRequest& out) {
   for (WireRequestedOutput& output : wire.outputs) {
-    const std::string subject = Concat("output ", Escape(output.name));
+    const Subject subject{"output", output.name};
     RELIGHT_RETURN_IF_ERROR(RefuseSharedMemory(subject, output.parameters));
     std::uint64_t classes = 0;
     if (const auto it = output.parameters.find("classification"); it != output.parameters.end()) {
       RELIGHT_ASSIGN_OR_RETURN(classes, CountOf("classification", it->second));
       if (classes > kMaxClasses) {
-        return Invalid(Concat(subject, ": parameter classification: ", classes,
+        return Invalid(Concat(subject.text(), ": parameter classification: ", classes,
                               " classes are asked for, at most ", kMaxClasses,
                               " are sent; ask for fewer, or for the tensor"));
       }
