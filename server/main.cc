@@ -35,6 +35,8 @@ namespace relight {
 namespace {
 
 constexpr std::size_t kMaxPathBytes = 1024;
+// What it takes to wake a thread for a request, and to come back to the transport with its answer.
+constexpr absl::Duration kQuickRun = absl::Microseconds(50);
 
 absl::Status EnsureFolder(const std::string& path, const char* flag, mode_t mode) {
   if (path.empty()) return absl::OkStatus();
@@ -135,6 +137,7 @@ absl::Status Serve(const config::ServerOptions& options, const sigset_t& stop_si
   core_options.poll_interval = options.poll_interval;
   core_options.compute_threads = threads.compute;
   core_options.load_threads = threads.load;
+  core_options.quick_run = kQuickRun;
   RELIGHT_ASSIGN_OR_RETURN(const std::unique_ptr<serving::ServerCore> core,
                            serving::StartServerCore(core_options, *backend, Clock::Real()));
 

@@ -5,7 +5,9 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <limits>
 #include <regex>
+#include <set>
 #include <system_error>
 #include <utility>
 
@@ -28,6 +30,7 @@ constexpr std::int64_t kDefaultMaxBatchSize = 32;
 constexpr std::int64_t kLargestBatchSize = std::int64_t{1} << 20;
 constexpr std::int64_t kLargestFreeDim = std::int64_t{1} << 20;
 constexpr absl::Duration kLongestQueueDelay = absl::Minutes(10);
+constexpr std::uint32_t kMostPriorityLevels = 100;
 constexpr std::size_t kMaxPatternBytes = 256;
 constexpr int kMaxCudaDevices = 128;
 
@@ -69,6 +72,8 @@ class Reader {
   void ReadBatching();
   void ReadMaxBatchSize(const Place& place);
   void ReadQueue(const Place& place);
+  void ReadPriorities(const Place& place);
+  void ReadLevelPolicies(const Place& place);
   std::string BatchingObstacle() const;
   void ReadVersion();
   void CheckPattern(const Place& place);
@@ -172,6 +177,7 @@ void Reader::ReadBatching() {
   const Place place = place_.In("batching", proto_.batching());
   ReadMaxBatchSize(place);
   ReadQueue(place);
+  ReadPriorities(place);
 }
 
 void Reader::ReadMaxBatchSize(const Place& place) {
@@ -235,6 +241,67 @@ void Reader::ReadQueue(const Place& place) {
       errors_.Add(place.Line("max_queue_bytes"),
                   absl::StrCat("max_queue_bytes is ", out.max_queue_bytes, ", the least is ", least,
                                ": what one request takes"));
+    }
+  }
+}
+
+QueuePolicy ToQueuePolicy(const v1::QueuePolicy& policy) {
+  QueuePolicy out;
+  if (const std::uint64_t timeout_us = policy.default_timeout_microseconds(); timeout_us > 0) {
+    constexpr std::uint64_t kMost = std::numeric_limits<std::int64_t>::max();
+    out.default_timeout = absl::Microseconds(std::min(timeout_us, kMost));
+  }
+  out.allow_timeout_override =
+      !policy.has_allow_timeout_override() || policy.allow_timeout_override();
+  out.delay_late = policy.timeout_action() == v1::QueuePolicy::DELAY;
+  if (policy.max_queue_size() > 0) out.max_queue_size = policy.max_queue_size();
+  return out;
+}
+
+void Reader::ReadPriorities(const Place& place) {
+  const v1::Batching& batching = proto_.batching();
+  Batching& out = config_.batching;
+  const std::uint32_t levels = batching.priority_levels();
+  out.levels.assign(std::clamp<std::uint32_t>(levels, 1, kMostPriorityLevels),
+                    ToQueuePolicy(batching.default_queue_policy()));
+  if (levels > kMostPriorityLevels) {
+    errors_.Add(place.Line("priority_levels"),
+                absl::StrCat("priority_levels is ", levels, ", the most is ", kMostPriorityLevels));
+    return;
+  }
+  const std::uint32_t level = batching.default_priority_level();
+  if (levels == 0 &&
+      (batching.has_default_priority_level() || !batching.priority_queue_policy().empty())) {
+    errors_.Add(place.Line("priority_levels"),
+                "default_priority_level and priority_queue_policy have no meaning while "
+                "priority_levels is 0");
+  } else if (levels > 0 && (level < 1 || level > levels)) {
+    errors_.Add(
+        place.Line("default_priority_level"),
+        absl::StrCat("default_priority_level is ",
+                     batching.has_default_priority_level() ? absl::StrCat(level) : "missing",
+                     ", it must be from 1 to priority_levels, which is ", levels));
+  } else {
+    out.default_level = std::max<std::uint32_t>(level, 1) - 1;
+    ReadLevelPolicies(place);
+  }
+}
+
+void Reader::ReadLevelPolicies(const Place& place) {
+  const v1::Batching& batching = proto_.batching();
+  std::set<std::uint32_t> seen;
+  for (int i = 0; i < batching.priority_queue_policy_size(); ++i) {
+    const v1::PriorityQueuePolicy& policy = batching.priority_queue_policy(i);
+    const std::uint32_t level = policy.key();
+    const int line = place.Line("priority_queue_policy", i);
+    if (level < 1 || level > batching.priority_levels()) {
+      errors_.Add(line, absl::StrCat("priority_queue_policy: key is ", level,
+                                     ", it must be from 1 to priority_levels, which is ",
+                                     batching.priority_levels()));
+    } else if (!seen.insert(level).second) {
+      errors_.Add(line, absl::StrCat("priority_queue_policy: key ", level, " is there twice"));
+    } else {
+      config_.batching.levels[level - 1] = ToQueuePolicy(policy.value());
     }
   }
 }

@@ -2,7 +2,9 @@
 #ifndef RELIGHT_SERVER_CONFIG_MODEL_CONFIG_H_
 #define RELIGHT_SERVER_CONFIG_MODEL_CONFIG_H_
 
+#include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -33,12 +35,25 @@ struct TorchScriptGraph {
   std::vector<TensorSpec> outputs;
 };
 
+// What becomes of the requests of one level while they wait.
+struct QueuePolicy {
+  absl::Duration default_timeout = absl::InfiniteDuration();  // Of requests that name none.
+  bool allow_timeout_override = true;  // Whether a request may name a shorter one.
+  bool delay_late = false;             // Late ones let others go first instead of being refused.
+  std::int64_t max_queue_size = std::numeric_limits<std::int64_t>::max();
+
+  friend bool operator==(const QueuePolicy&, const QueuePolicy&) = default;
+};
+
 struct Batching {
   std::int64_t max_batch_size = 0;  // 0: no batch dimension, one request at a time.
   std::vector<std::int64_t> preferred_batch_sizes;
   absl::Duration max_queue_delay = absl::ZeroDuration();
   std::int64_t max_queue_size = 1024;
   std::uint64_t max_queue_bytes = std::uint64_t{256} << 20;
+  // Levels of priority; those of the first go first. One where requests go as they come.
+  std::vector<QueuePolicy> levels = {QueuePolicy{}};
+  std::size_t default_level = 0;  // Of `levels`, for requests that name none.
 };
 
 // Like re.sub(pattern, replacement, key). RE2's syntax, valid.

@@ -109,7 +109,7 @@ grpc::ByteBuffer ToByteBuffer(WireMessage message) {
 bool IsBatched(const serving::ServerCore& core, const ReplyPlan& plan) {
   if (plan.classes.empty()) return false;
   const auto info = core.GetModelInfo(plan.model);
-  return info.ok() && (*info)->max_batch_size > 0;
+  return info.ok() && (*info)->batching.max_batch_size > 0;
 }
 
 bool WantsErrorsAsStatus(const grpc::CallbackServerContext& context) {

@@ -120,6 +120,41 @@ absl::Status CheckRepository(const Request& request) {
   return CheckModelName(request.model_name());
 }
 
+inference::ModelQueuePolicy ToPolicy(const config::QueuePolicy& policy) {
+  inference::ModelQueuePolicy out;
+  if (policy.delay_late) out.set_timeout_action(inference::ModelQueuePolicy::DELAY);
+  if (policy.default_timeout < absl::InfiniteDuration()) {
+    out.set_default_timeout_microseconds(
+        Clamp<std::uint64_t>(absl::ToInt64Microseconds(policy.default_timeout)));
+  }
+  out.set_allow_timeout_override(policy.allow_timeout_override);
+  // No limit is 0.
+  const bool limited = policy.max_queue_size < std::numeric_limits<std::int64_t>::max();
+  if (limited) out.set_max_queue_size(Clamp<std::uint32_t>(policy.max_queue_size));
+  return out;
+}
+
+void Configure(const config::Batching& batching, inference::ModelDynamicBatching& out) {
+  for (const std::int64_t size : batching.preferred_batch_sizes) {
+    out.add_preferred_batch_size(Clamp<std::int32_t>(size));
+  }
+  out.set_max_queue_delay_microseconds(
+      Clamp<std::uint64_t>(absl::ToInt64Microseconds(batching.max_queue_delay)));
+  inference::ModelQueuePolicy& all = *out.mutable_default_queue_policy();
+  std::int64_t most = batching.max_queue_size;
+  if (batching.levels.size() == 1) {
+    all = ToPolicy(batching.levels.front());
+    most = std::min(most, batching.levels.front().max_queue_size);
+  } else {
+    out.set_priority_levels(batching.levels.size());
+    out.set_default_priority_level(batching.default_level + 1);
+    for (std::size_t i = 0; i < batching.levels.size(); ++i) {
+      (*out.mutable_priority_queue_policy())[i + 1] = ToPolicy(batching.levels[i]);
+    }
+  }
+  all.set_max_queue_size(Clamp<std::uint32_t>(most));
+}
+
 }  // namespace
 
 inference::ModelMetadataResponse ToMetadata(const serving::ModelInfo& info) {
@@ -134,12 +169,12 @@ inference::ModelMetadataResponse ToMetadata(const serving::ModelInfo& info) {
 
 inference::ModelConfig ToConfig(const serving::ModelInfo& info) {
   inference::ModelConfig out;
-  const bool batched = info.max_batch_size > 0;
+  const bool batched = info.batching.max_batch_size > 0;
   out.set_name(EscapeWhole(info.name));
   out.set_platform(info.platform);
   out.set_backend("relight");
   out.mutable_version_policy()->mutable_latest()->set_num_versions(1);
-  out.set_max_batch_size(Clamp<std::int32_t>(info.max_batch_size));
+  out.set_max_batch_size(Clamp<std::int32_t>(info.batching.max_batch_size));
   for (const TensorSpec& spec : info.inputs) Configure(spec, batched, *out.add_input());
   for (const TensorSpec& spec : info.outputs) Configure(spec, batched, *out.add_output());
   inference::ModelInstanceGroup* group = out.add_instance_group();
@@ -148,15 +183,9 @@ inference::ModelConfig ToConfig(const serving::ModelInfo& info) {
   group->set_kind(info.on_gpu ? inference::ModelInstanceGroup::KIND_GPU
                               : inference::ModelInstanceGroup::KIND_CPU);
   out.mutable_model_transaction_policy()->set_decoupled(false);
-  if (!batched) return out;
-  inference::ModelDynamicBatching* batching = out.mutable_dynamic_batching();
-  for (const std::int64_t size : info.preferred_batch_sizes) {
-    batching->add_preferred_batch_size(Clamp<std::int32_t>(size));
+  if (batched || info.batching.levels != config::Batching().levels) {
+    Configure(info.batching, *out.mutable_dynamic_batching());
   }
-  batching->set_max_queue_delay_microseconds(
-      Clamp<std::uint64_t>(absl::ToInt64Microseconds(info.max_queue_delay)));
-  batching->mutable_default_queue_policy()->set_max_queue_size(
-      Clamp<std::uint32_t>(info.max_queue_size));
   return out;
 }
 

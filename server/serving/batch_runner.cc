@@ -1,5 +1,6 @@
 #include "server/serving/batch_runner.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -67,7 +68,7 @@ void BatchRunner::Drop(PendingRequest& pending) {
   pending.done(failure.status);
 }
 
-BatchRunner::Outcome BatchRunner::Compute(BatchView batch) const {
+BatchRunner::Outcome BatchRunner::Compute(BatchView batch) {
   Outcome outcome;
   outcome.started = outcome.assembled = outcome.computed = std::chrono::steady_clock::now();
   const std::optional<std::int64_t> version = batch.front()->admitted.key.version;
@@ -85,14 +86,23 @@ BatchRunner::Outcome BatchRunner::Compute(BatchView batch) const {
   return outcome;
 }
 
+void BatchRunner::NoteRun(std::chrono::nanoseconds duration) {
+  // A long run counts less with each one after it. Threads may overwrite each other's; the next run
+  // puts it right.
+  const std::int64_t before = longest_run_ns_.load(std::memory_order_relaxed);
+  const std::int64_t faded = before == kNoRun ? 0 : before - before / 8;
+  longest_run_ns_.store(std::max<std::int64_t>(duration.count(), faded), std::memory_order_relaxed);
+}
+
 absl::StatusOr<std::vector<model::HostTensor>> BatchRunner::Forward(const model::BoundModel& model,
                                                                     BatchView batch,
-                                                                    Outcome& outcome) const {
+                                                                    Outcome& outcome) {
   RELIGHT_ASSIGN_OR_RETURN(const std::vector<model::HostTensor> inputs,
                            AssembleInputs(signature_, batch, *buffers_));
   outcome.assembled = std::chrono::steady_clock::now();
   absl::StatusOr<std::vector<model::HostTensor>> outputs = model.Forward(inputs);
   outcome.computed = std::chrono::steady_clock::now();
+  NoteRun(outcome.computed - outcome.assembled);
   if (!outputs.ok()) return GraphError(outputs.status());
   RELIGHT_RETURN_IF_ERROR(CheckOutputs(signature_, TotalRows(batch), *outputs));
   return outputs;

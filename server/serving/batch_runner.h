@@ -4,8 +4,10 @@
 #ifndef RELIGHT_SERVER_SERVING_BATCH_RUNNER_H_
 #define RELIGHT_SERVER_SERVING_BATCH_RUNNER_H_
 
+#include <atomic>
 #include <chrono>
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <string>
@@ -41,6 +43,11 @@ class BatchRunner {
   // Answers a request that is not run; `drop` says why.
   void Drop(PendingRequest& pending);
 
+  // How long the graph's recent runs took at most; the longest possible before the first.
+  std::chrono::nanoseconds longest_recent_run() const {
+    return std::chrono::nanoseconds(longest_run_ns_.load(std::memory_order_relaxed));
+  }
+
  private:
   using TimePoint = std::chrono::steady_clock::time_point;
 
@@ -55,9 +62,12 @@ class BatchRunner {
     TimePoint started, assembled, computed;
   };
 
-  Outcome Compute(BatchView batch) const;
+  static constexpr std::int64_t kNoRun = std::numeric_limits<std::int64_t>::max();
+
+  Outcome Compute(BatchView batch);
   absl::StatusOr<std::vector<model::HostTensor>> Forward(const model::BoundModel& model,
-                                                         BatchView batch, Outcome& outcome) const;
+                                                         BatchView batch, Outcome& outcome);
+  void NoteRun(std::chrono::nanoseconds duration);
   void Answer(BatchView batch, Outcome outcome);
   void AnswerFailure(BatchView batch, const Outcome& outcome);
   void RunAlone(std::unique_ptr<PendingRequest> pending);
@@ -67,6 +77,7 @@ class BatchRunner {
   ModelCounters& counters_;
   const Clock& clock_;
   const std::shared_ptr<BatchBuffers> buffers_ = BatchBuffers::Create();
+  std::atomic<std::int64_t> longest_run_ns_{kNoRun};
 };
 
 }  // namespace relight::serving

@@ -73,6 +73,7 @@ Core::Core(const CoreOptions& options, model::GraphFactory& factory, const Clock
                     SpoolFolder(options.state_dir),
                     options.snapshot_dir},
       pins_(std::move(pins)) {
+  surroundings_.quick_run = options.quick_run;
   if (threads == Threads::kNone) return;
   loaders_ = std::make_unique<WorkerPool>("loader", options.load_threads);
   after_swap_ = std::make_unique<WorkerPool>("after-swap", 1);

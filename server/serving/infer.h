@@ -34,8 +34,9 @@ struct InferRequest {
   std::vector<InputTensor> inputs;      // In the client's order.
   std::vector<std::string> outputs;     // Requested ones, in the client's order; empty: all.
   absl::Time deadline = absl::InfiniteFuture();
-  absl::Duration queue_timeout = absl::InfiniteDuration();  // UNAVAILABLE where it passes.
-  // Accepted and not acted upon: without configured levels, requests are served as they come.
+  // How long it may wait for its batch; what happens then is for the model's queue policy to say.
+  absl::Duration queue_timeout = absl::InfiniteDuration();
+  // Where the model has levels of priority: the request's, 1 first; 0 for the model's default.
   std::uint64_t priority = 0;
   // Set by the transport when the client has gone; work that has not started is then dropped.
   std::shared_ptr<const std::atomic<bool>> cancelled;

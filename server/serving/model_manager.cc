@@ -520,10 +520,7 @@ void ModelManager::UpdateStatus() {
     made->name = name_;
     made->inputs = active_->graph().inputs();
     made->outputs = active_->graph().outputs();
-    made->max_batch_size = config.batching.max_batch_size;
-    made->preferred_batch_sizes = config.batching.preferred_batch_sizes;
-    made->max_queue_delay = config.batching.max_queue_delay;
-    made->max_queue_size = config.batching.max_queue_size;
+    made->batching = config.batching;
     made->platform = std::holds_alternative<config::TorchScriptGraph>(config.graph)
                          ? "relight_torchscript"
                          : "relight_network";

@@ -25,6 +25,9 @@ struct PendingRequest {
   InferDone done;
   std::chrono::steady_clock::time_point arrived;
   absl::Time queue_deadline = absl::InfiniteFuture();
+  // Its place in the queue: those of a lower rank go first. Twice its level of priority, and one
+  // more once it is late.
+  std::size_t rank = 0;
   DropReason drop = DropReason::kNone;
 
  private:
@@ -95,6 +98,14 @@ class PendingList {
   PendingRequest* tail_ = nullptr;
   std::size_t size_ = 0;
 };
+
+// REQUIRES: `list` is not empty.
+inline std::chrono::steady_clock::time_point FirstToCome(const PendingList& list) {
+  auto first = std::chrono::steady_clock::time_point::max();
+  list.ForEach(
+      [&first](const PendingRequest& pending) { first = std::min(first, pending.arrived); });
+  return first;
+}
 
 // When the first of them is to be dropped, if it is not run before; infinite for none.
 inline absl::Time FirstToGoStale(const PendingList& list) {

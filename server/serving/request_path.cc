@@ -20,11 +20,16 @@
 namespace relight::serving {
 namespace {
 
+// More rows may take longer than those that were run before.
+constexpr std::uint64_t kMostBytesHere = 16 << 10;
+
 class QueuedRequestPath final : public RequestPath, private BatchSource {
  public:
-  QueuedRequestPath(Signature signature, std::shared_ptr<ComputePool> pool, const Clock& clock)
+  QueuedRequestPath(Signature signature, std::shared_ptr<ComputePool> pool, const Clock& clock,
+                    absl::Duration quick_run)
       : signature_(std::move(signature)),
         clock_(clock),
+        quick_run_(absl::ToChronoNanoseconds(quick_run)),
         admission_(signature_),
         counters_(signature_.batching.max_batch_size),
         queue_(signature_.batching),
@@ -47,7 +52,7 @@ class QueuedRequestPath final : public RequestPath, private BatchSource {
       pending->done(failure->status);
       return;
     }
-    pool_->Schedule(*this);
+    if (!RunHere()) pool_->Schedule(*this);
   }
 
   Slot& slot() override { return slot_; }
@@ -112,27 +117,49 @@ class QueuedRequestPath final : public RequestPath, private BatchSource {
       return Failure{ReasonOf(status), status};
     }
     pending->admitted = std::move(admitted).value();
-    pending->queue_deadline = now + request.queue_timeout;
+    const std::size_t level = LevelOf(request.priority);
+    const config::QueuePolicy& policy = signature_.batching.levels[level];
+    pending->rank = 2 * level;
+    if (!policy.allow_timeout_override) pending->request.queue_timeout = policy.default_timeout;
+    pending->request.queue_timeout =
+        std::min(pending->request.queue_timeout, policy.default_timeout);
+    pending->queue_deadline = now + pending->request.queue_timeout;
     return queue_.Push(pending, now);
   }
 
-  void RunOne() override {
-    const auto steady_now = std::chrono::steady_clock::now();
-    RequestQueue::Taken taken = queue_.Take(clock_.Now(), steady_now);
+  std::size_t LevelOf(std::uint64_t priority) const {
+    const config::Batching& batching = signature_.batching;
+    const bool exists = priority >= 1 && priority <= batching.levels.size();
+    return exists ? static_cast<std::size_t>(priority) - 1 : batching.default_level;
+  }
+
+  void RunOne() override { Run(queue_.Take(clock_.Now(), std::chrono::steady_clock::now())); }
+
+  // Runs the request that has just come on the thread that brought it; false where that is not for
+  // it to do. Ends the process, as it would on a compute thread, where memory runs out for it.
+  bool RunHere() noexcept {
+    if (runner_.longest_recent_run() >= quick_run_) return false;
+    return Run(queue_.TakeAlone(kMostBytesHere, clock_.Now(), std::chrono::steady_clock::now()));
+  }
+
+  // Whether there was anything to do.
+  bool Run(RequestQueue::Taken taken) {
     if (taken.more) {
       pool_->Schedule(*this);
     } else if (taken.look_again.has_value()) {
       pool_->ScheduleAt(*this, *taken.look_again);
     }
     const std::size_t requests = taken.batch.size() + taken.dropped.size();
-    if (requests == 0) return;
+    if (requests == 0) return false;
     while (!taken.dropped.empty()) runner_.Drop(*taken.dropped.PopFront());
     if (!taken.batch.empty()) runner_.Run(std::move(taken.batch));
     queue_.Finished(requests);
+    return true;
   }
 
   const Signature signature_;
   const Clock& clock_;
+  const std::chrono::nanoseconds quick_run_;
   const Admission admission_;
   Slot slot_;
   ModelCounters counters_;
@@ -144,8 +171,9 @@ class QueuedRequestPath final : public RequestPath, private BatchSource {
 }  // namespace
 
 std::unique_ptr<RequestPath> MakeRequestPath(Signature signature, std::shared_ptr<ComputePool> pool,
-                                             const Clock& clock) {
-  return std::make_unique<QueuedRequestPath>(std::move(signature), std::move(pool), clock);
+                                             const Clock& clock, absl::Duration quick_run) {
+  return std::make_unique<QueuedRequestPath>(std::move(signature), std::move(pool), clock,
+                                             quick_run);
 }
 
 }  // namespace relight::serving

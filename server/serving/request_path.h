@@ -40,7 +40,8 @@ class RequestPath {
   // of the compute threads (an InferDone): the slot's models are destroyed here.
   virtual ~RequestPath() = default;
 
-  // Validates against the signature, admits to the queue and returns. `done` may be called first.
+  // Validates against the signature, admits to the queue and returns. `done` may be called first,
+  // on this thread.
   virtual void Infer(InferRequest request, InferDone done) = 0;
 
   virtual Slot& slot() = 0;
@@ -66,9 +67,12 @@ class RequestPath {
   virtual void FillStatistics(ModelStatistics& out) const = 0;
 };
 
-// `clock` tells deadlines and must outlive the path.
+// `clock` tells deadlines and must outlive the path. A small request beside which none waits or
+// runs is run on the thread that brings it, where the graph's recent runs took less than
+// `quick_run`.
 std::unique_ptr<RequestPath> MakeRequestPath(Signature signature, std::shared_ptr<ComputePool> pool,
-                                             const Clock& clock = Clock::Real());
+                                             const Clock& clock = Clock::Real(),
+                                             absl::Duration quick_run = absl::ZeroDuration());
 
 // For ServedVersion::counters.
 std::shared_ptr<VersionCounters> MakeVersionCounters();

@@ -1,7 +1,9 @@
 // The requests of one model that wait, bounded in number and in bytes, and how many are being run.
 //
-// Requests that may share a batch wait in one group; groups take turns. A group is made when a new
-// combination of shape and version appears; beyond that nothing is allocated under the lock.
+// Requests that may share a batch wait in one group. A batch begins with the most urgent request of
+// all and is filled up from its group, the more urgent first; groups whose most urgent requests are
+// equally urgent take turns. A group is made when a new combination of shape and version appears;
+// beyond that nothing is allocated under the lock.
 //
 // Thread-safe.
 #ifndef RELIGHT_SERVER_SERVING_REQUEST_QUEUE_H_
@@ -45,6 +47,9 @@ class RequestQueue {
   };
   // Takes the next batch, and what it comes across that must not be run any more.
   Taken Take(absl::Time now, TimePoint steady_now);
+  // The same where one request waits, has at most `most_bytes`, none is being run, and it need not
+  // wait for company. Otherwise takes nothing.
+  Taken TakeAlone(std::uint64_t most_bytes, absl::Time now, TimePoint steady_now);
   // What was taken counts as running until this.
   void Finished(std::size_t requests);
 
@@ -64,32 +69,50 @@ class RequestQueue {
  private:
   struct Group {
     BatchKey key;
-    PendingList waiting;
+    std::vector<PendingList> waiting;  // By rank.
+    std::list<Group>* home = nullptr;  // Of active_ or spare_, the list that it is in.
+
+    // The rank of its most urgent request; waiting.size() where it has none.
+    std::size_t Rank() const;
   };
   using GroupIterator = std::list<Group>::iterator;
 
-  bool FitsLocked(std::uint64_t size_bytes) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  Taken TakeLocked(absl::Time now, TimePoint steady_now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool FitsLocked(const PendingRequest& pending) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void SweepLocked(absl::Time now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  Group& GroupForLocked(const BatchKey& key) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void RetireLocked(GroupIterator group) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void SweepLocked(Group& group, std::size_t rank, absl::Time now)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  GroupIterator GroupForLocked(const BatchKey& key) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Puts `group` at the end of the list where it belongs now, if that is another than before.
+  void PlaceLocked(GroupIterator group) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Whether `pending` is late and may be all the same.
+  bool IsNowLate(const PendingRequest& pending, absl::Time now) const;
+  static void AddLate(Group& group, std::unique_ptr<PendingRequest> late);
+  // Drops and sets aside, until the first of `rank` may be run, or none is left of it.
+  void SettleFirstLocked(Group& group, std::size_t rank, absl::Time now, PendingList& dropped)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Moves the next batch of `group` to `taken`, or says how long to wait for one.
   absl::Duration TakeFromLocked(Group& group, absl::Time now, TimePoint steady_now, Taken& taken)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   PendingList GatherLocked(Group& group, absl::Time now, PendingList& dropped)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void CountInLocked(const PendingRequest& pending) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void CountOutLocked(const PendingRequest& pending) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const config::Batching batching_;
+  const std::size_t ranks_;
 
   mutable Mutex mutex_;
   CondVar idle_;
   absl::Status stopped_ ABSL_GUARDED_BY(mutex_);  // OK while admitting.
   Level level_ ABSL_GUARDED_BY(mutex_);
+  std::vector<std::int64_t> at_level_ ABSL_GUARDED_BY(mutex_);  // How many wait, by priority.
   std::size_t running_ ABSL_GUARDED_BY(mutex_) = 0;
   PendingList swept_ ABSL_GUARDED_BY(mutex_);  // Counted as running already.
   absl::Time next_sweep_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();
-  std::list<Group> active_ ABSL_GUARDED_BY(mutex_);  // Have requests; the first is next in turn.
-  std::list<Group> spare_ ABSL_GUARDED_BY(mutex_);   // Have none; kept to be used again.
+  // By their rank, those that have requests; the first is next in turn.
+  std::vector<std::list<Group>> active_ ABSL_GUARDED_BY(mutex_);
+  std::list<Group> spare_ ABSL_GUARDED_BY(mutex_);  // Have none; kept to be used again.
   std::map<BatchKey, GroupIterator> groups_ ABSL_GUARDED_BY(mutex_);  // Both kinds.
   std::vector<std::int64_t> rows_ ABSL_GUARDED_BY(mutex_);            // Scratch of Take.
 };

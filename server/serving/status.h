@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "absl/time/time.h"
+#include "server/config/model_config.h"
 #include "server/network/tensor_spec.h"
 
 namespace relight::serving {
@@ -105,10 +106,7 @@ struct ModelInfo {
   std::string name;
   std::vector<TensorSpec> inputs;
   std::vector<TensorSpec> outputs;
-  std::int64_t max_batch_size = 0;
-  std::vector<std::int64_t> preferred_batch_sizes;
-  absl::Duration max_queue_delay;
-  std::int64_t max_queue_size = 0;
+  config::Batching batching;
   std::string platform;  // "relight_network", "relight_torchscript".
   bool on_gpu = false;
   std::vector<std::int64_t> loaded_versions;  // Newest first.

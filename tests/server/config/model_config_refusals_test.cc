@@ -52,6 +52,24 @@ TEST(ModelConfigRefusalsTest, FieldsBesideAGoodNetwork) {
       {"batching { max_batch_size: 0\n max_queue_delay_microseconds: 5 }",
        "model.textproto:3: max_queue_delay_microseconds has no meaning while max_batch_size is 0"},
       {"batching { max_queue_size: 0 }", "max_queue_size is 0, the least is 1"},
+      {"batching { priority_levels: 101 default_priority_level: 1 }",
+       "model.textproto:2: priority_levels is 101, the most is 100"},
+      {"batching {\n priority_levels: 3 }",
+       "model.textproto:2: default_priority_level is missing, it must be from 1 to "
+       "priority_levels, "
+       "which is 3"},
+      {"batching { priority_levels: 3\n default_priority_level: 4 }",
+       "model.textproto:3: default_priority_level is 4, it must be from 1 to"},
+      {"batching { default_priority_level: 1 }", "have no meaning while priority_levels is 0"},
+      {"batching { priority_queue_policy { key: 1 } }",
+       "have no meaning while priority_levels is 0"},
+      {"batching { priority_levels: 2 default_priority_level: 1\n priority_queue_policy { key: 3 } "
+       "}",
+       "model.textproto:3: priority_queue_policy: key is 3, it must be from 1 to priority_levels, "
+       "which is 2"},
+      {"batching { priority_levels: 2 default_priority_level: 1 priority_queue_policy { key: 1 }\n"
+       "priority_queue_policy { key: 1 } }",
+       "model.textproto:3: priority_queue_policy: key 1 is there twice"},
       {"batching { max_queue_bytes: 39 }",
        "max_queue_bytes is 39, the least is 40: what one request takes"},
       {"checkpoints { folder: \"../other\" }",

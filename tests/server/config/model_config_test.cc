@@ -107,6 +107,39 @@ TEST(ModelConfigTest, EveryFieldArrives) {
   EXPECT_EQ(config.outputs[1].shape, (Shape{-1, 20}));
 }
 
+TEST(ModelConfigTest, LevelsOfPriorityHaveTheirOwnPolicyOrTheDefaultOne) {
+  const ModelConfig config = MustParse(R"(
+    network { layer { linear { in_features: 4 out_features: 2 } name: "a" } }
+    batching {
+      priority_levels: 3
+      default_priority_level: 2
+      default_queue_policy { default_timeout_microseconds: 500 allow_timeout_override: false }
+      priority_queue_policy {
+        key: 3
+        value { timeout_action: DELAY max_queue_size: 7 default_timeout_microseconds: 18446744073709551615 }
+      }
+    })");
+  const QueuePolicy by_default{.default_timeout = absl::Microseconds(500),
+                               .allow_timeout_override = false};
+  ASSERT_EQ(config.batching.levels.size(), 3U);
+  EXPECT_EQ(config.batching.levels[0], by_default);
+  EXPECT_EQ(config.batching.levels[1], by_default);
+  EXPECT_TRUE(config.batching.levels[2].delay_late);
+  EXPECT_TRUE(config.batching.levels[2].allow_timeout_override);
+  EXPECT_EQ(config.batching.levels[2].max_queue_size, 7);
+  EXPECT_GT(config.batching.levels[2].default_timeout, absl::Hours(1'000'000));
+  EXPECT_EQ(config.batching.default_level, 1U);
+}
+
+TEST(ModelConfigTest, WithoutLevelsThereIsOneWithTheDefaultPolicy) {
+  const ModelConfig config = MustParse(R"(
+    network { layer { linear { in_features: 4 out_features: 2 } name: "a" } }
+    batching { default_queue_policy { timeout_action: DELAY } })");
+  ASSERT_EQ(config.batching.levels.size(), 1U);
+  EXPECT_TRUE(config.batching.levels[0].delay_late);
+  EXPECT_EQ(config.batching.levels[0].default_timeout, absl::InfiniteDuration());
+}
+
 TEST(ModelConfigTest, EveryLayerArrives) {
   const ModelConfig config = MustParse(Content(RELIGHT_TEST_DATA "/configs/everything.textproto"));
   const auto& steps = std::get<network::Network>(config.graph).steps();

@@ -57,10 +57,10 @@ class FakeCore final : public serving::ServerCore {
     info->name = "echo";
     info->inputs = {{"x", DType::kFloat32, {-1, 4}, 0}};
     info->outputs = {{"y", DType::kFloat32, {-1, 4}, 0}};
-    info->max_batch_size = 8;
-    info->max_queue_size = 100;
-    info->preferred_batch_sizes = {4, 8};
-    info->max_queue_delay = absl::Microseconds(250);
+    info->batching.max_batch_size = 8;
+    info->batching.max_queue_size = 100;
+    info->batching.preferred_batch_sizes = {4, 8};
+    info->batching.max_queue_delay = absl::Microseconds(250);
     info->platform = "relight_network";
     info->loaded_versions = {12, 7};
     info_ = info;

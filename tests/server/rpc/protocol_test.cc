@@ -96,6 +96,34 @@ TEST_F(ProtocolTest, MetadataHasTheBatchDimensionAndConfigDoesNot) {
   EXPECT_FALSE(config.model_transaction_policy().decoupled());
 }
 
+TEST_F(ProtocolTest, ConfigShowsLevelsOfPriorityAndTheirPolicies) {
+  auto info = std::make_shared<serving::ModelInfo>();
+  info->name = "echo";
+  info->batching.levels.resize(2);
+  info->batching.default_level = 1;
+  info->batching.max_queue_size = 100;
+  info->batching.levels[0].default_timeout = absl::Milliseconds(5);
+  info->batching.levels[1] = {
+      .allow_timeout_override = false, .delay_late = true, .max_queue_size = 7};
+  core_.SetInfo(info);
+  const auto batching = Call(&Stub::ModelConfig, Named<inference::ModelConfigRequest>("echo"))
+                            .config()
+                            .dynamic_batching();
+  EXPECT_EQ(batching.priority_levels(), 2U);
+  EXPECT_EQ(batching.default_priority_level(), 2U);
+  EXPECT_EQ(batching.default_queue_policy().max_queue_size(), 100U);
+  const inference::ModelQueuePolicy& first = batching.priority_queue_policy().at(1);
+  EXPECT_EQ(first.timeout_action(), inference::ModelQueuePolicy::REJECT);
+  EXPECT_EQ(first.default_timeout_microseconds(), 5000U);
+  EXPECT_TRUE(first.allow_timeout_override());
+  EXPECT_EQ(first.max_queue_size(), 0U) << "no limit of its own";
+  const inference::ModelQueuePolicy& second = batching.priority_queue_policy().at(2);
+  EXPECT_EQ(second.timeout_action(), inference::ModelQueuePolicy::DELAY);
+  EXPECT_EQ(second.default_timeout_microseconds(), 0U);
+  EXPECT_FALSE(second.allow_timeout_override());
+  EXPECT_EQ(second.max_queue_size(), 7U);
+}
+
 TEST_F(ProtocolTest, ConfigOfAModelWithoutBatchesKeepsItsShape) {
   auto info = std::make_shared<serving::ModelInfo>();
   info->name = "echo";

@@ -359,7 +359,7 @@ TEST_F(CoreAdminTest, ChangedConfigIsServedTogetherWithItsWeights) {
   WriteConfig("m", std::string(kConfig) + "batching { max_batch_size: 4 }");
   Look();
   Look();
-  EXPECT_EQ((*core_->GetModelInfo("m"))->max_batch_size, 4);
+  EXPECT_EQ((*core_->GetModelInfo("m"))->batching.max_batch_size, 4);
   EXPECT_EQ(StatusOf().generation, 2u);
   EXPECT_EQ(Ask(), 10);
   EXPECT_THAT(Events(), Contains(HistoryEvent::kConfigChanged));
@@ -395,14 +395,14 @@ TEST_F(CoreAdminTest, ChangedConfigThatNoCheckpointFitsLeavesTheOldOneServing) {
   Look();
   Look();
   EXPECT_EQ(Ask(), 10);
-  EXPECT_EQ((*core_->GetModelInfo("m"))->max_batch_size, 32);
+  EXPECT_EQ((*core_->GetModelInfo("m"))->batching.max_batch_size, 32);
   EXPECT_THAT(StatusOf().reason, HasSubstr("changed config is not in use yet"));
   EXPECT_THAT(StatusOf().last_error, HasSubstr("does not fit"));
   EXPECT_THAT(std::string(core_->Reload("m").status().message()), HasSubstr("does not fit"));
   Save("step-2.pt", 20);
   Look();
   EXPECT_EQ(Ask(), 20);
-  EXPECT_EQ((*core_->GetModelInfo("m"))->max_batch_size, 4);
+  EXPECT_EQ((*core_->GetModelInfo("m"))->batching.max_batch_size, 4);
   EXPECT_EQ(StatusOf().reason, "");
   EXPECT_EQ(StatusOf().last_error, "");
 }
@@ -429,7 +429,7 @@ TEST_F(CoreAdminTest, ConfigSavedWhileTheOneBeforeIsReadIsNoticed) {
   WriteConfig("m", std::string(kConfig) + "batching { max_batch_size: 4 }");
   for (int i = 0; i < 6; ++i) Look();
   EXPECT_TRUE(saved);
-  EXPECT_EQ((*core_->GetModelInfo("m"))->max_batch_size, 8);
+  EXPECT_EQ((*core_->GetModelInfo("m"))->batching.max_batch_size, 8);
 }
 
 TEST_F(CoreAdminTest, ChangedConfigDoesNotGoBackToAnOlderCheckpoint) {
@@ -442,7 +442,7 @@ TEST_F(CoreAdminTest, ChangedConfigDoesNotGoBackToAnOlderCheckpoint) {
   WriteConfig("m", std::string(kConfig) + "batching { max_batch_size: 4 }");
   for (int i = 0; i < 4; ++i) Look();
   EXPECT_EQ(Ask(), 20) << "a bad file leaves what serves in its place";
-  EXPECT_EQ((*core_->GetModelInfo("m"))->max_batch_size, 32);
+  EXPECT_EQ((*core_->GetModelInfo("m"))->batching.max_batch_size, 32);
   EXPECT_THAT(StatusOf().last_error, HasSubstr("step-2.pt"));
 
   std::filesystem::remove(root_.Path(In("step-2.pt")));
@@ -453,14 +453,14 @@ TEST_F(CoreAdminTest, ChangedConfigDoesNotGoBackToAnOlderCheckpoint) {
   Save("step-3.pt", 30);
   Look();
   EXPECT_EQ(Ask(), 30);
-  EXPECT_EQ((*core_->GetModelInfo("m"))->max_batch_size, 4);
+  EXPECT_EQ((*core_->GetModelInfo("m"))->batching.max_batch_size, 4);
 }
 
 TEST_F(CoreAdminTest, ConfigThatChangesWhileNothingServesIsDescribedAtOnce) {
   Start();
   WriteConfig("m", std::string(kConfig) + "batching { max_batch_size: 4 }");
   for (int i = 0; i < 3; ++i) Look();
-  EXPECT_EQ((*core_->GetModelInfo("m"))->max_batch_size, 4);
+  EXPECT_EQ((*core_->GetModelInfo("m"))->batching.max_batch_size, 4);
 }
 
 TEST_F(CoreAdminTest, BrokenConfigOfANewModelIsToldOnce) {
@@ -614,7 +614,7 @@ TEST_F(CoreThreadsTest, SnapshotsAreTakenWhileConfigsChange) {
   for (int size = 2; size < 6; ++size) {
     WriteConfig("m",
                 std::string(kConfig) + "batching { max_batch_size: " + std::to_string(size) + " }");
-    while ((*core_->GetModelInfo("m"))->max_batch_size != size) {
+    while ((*core_->GetModelInfo("m"))->batching.max_batch_size != size) {
       clock_.Advance(absl::Milliseconds(200));
       std::this_thread::yield();
     }

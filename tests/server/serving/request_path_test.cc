@@ -3,8 +3,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <deque>
 #include <thread>
+#include <vector>
 
 #include "absl/time/clock.h"
 #include "base/clock.h"
@@ -30,7 +32,7 @@ class RequestPathTest : public ::testing::Test {
 
   void Start(Signature signature, int threads = 1) {
     outputs_ = signature.outputs.size();
-    path_ = MakeRequestPath(std::move(signature), MakeComputePool(threads), clock_);
+    path_ = MakeRequestPath(std::move(signature), MakeComputePool(threads), clock_, quick_run_);
   }
   void Publish(std::int64_t version, std::uint64_t generation, float weight) {
     path_->slot().Publish(MakeVersion(world_, version, generation, weight, outputs_));
@@ -74,6 +76,7 @@ class RequestPathTest : public ::testing::Test {
   std::shared_ptr<FakeGraphWorld> world_ = std::make_shared<FakeGraphWorld>();
   FakeClock clock_;
   Gate gate_;
+  absl::Duration quick_run_ = absl::ZeroDuration();
   std::size_t outputs_ = 1;
   std::deque<Call> calls_;
   std::unique_ptr<RequestPath> path_;
@@ -483,10 +486,175 @@ TEST_F(RequestPathTest, QueueTimeoutIsUnavailable) {
   EXPECT_EQ(Failed("deadline"), 1U);
 }
 
+TEST_F(RequestPathTest, QueuePolicySaysHowLongARequestMayWait) {
+  // What a request gets that asked for a timeout and has waited behind another.
+  const auto after = [this](const config::QueuePolicy& policy, absl::Duration asked,
+                            absl::Duration waited) {
+    Gate gate;
+    Signature signature = FakeSignature(8);
+    signature.batching.levels = {policy};
+    StartServing(signature);
+    world_->on_forward = [&gate](absl::Span<const model::HostTensor>) {
+      gate.Pass();
+      return absl::OkStatus();
+    };
+    Send(RowsOf(0));
+    gate.AwaitArrivals(1);
+    InferRequest request = RowsOf(1);
+    request.queue_timeout = asked;
+    Call& call = Send(std::move(request));
+    clock_.Advance(waited);
+    gate.Open();
+    EXPECT_TRUE(path_->WaitIdle(absl::InfiniteFuture()));
+    return call.WaitStatus();
+  };
+  struct Row {
+    absl::Duration by_policy;
+    bool override;
+    absl::Duration asked;
+    absl::Duration wanted;
+  };
+  const Row rows[] = {
+      {absl::Milliseconds(5), true, absl::InfiniteDuration(), absl::Milliseconds(5)},
+      {absl::Milliseconds(5), true, absl::Milliseconds(3), absl::Milliseconds(3)},
+      {absl::Milliseconds(5), true, absl::Milliseconds(9), absl::Milliseconds(5)},
+      {absl::Milliseconds(5), false, absl::Milliseconds(3), absl::Milliseconds(5)},
+      {absl::InfiniteDuration(), false, absl::Milliseconds(3), absl::Hours(24)},
+  };
+  for (const Row& row : rows) {
+    config::QueuePolicy policy;
+    policy.default_timeout = row.by_policy;
+    policy.allow_timeout_override = row.override;
+    EXPECT_TRUE(after(policy, row.asked, row.wanted - absl::Nanoseconds(1)).ok()) << row.asked;
+    if (row.wanted >= absl::Hours(24)) continue;
+    const absl::Status late = after(policy, row.asked, row.wanted);
+    EXPECT_EQ(late.code(), absl::StatusCode::kUnavailable) << row.asked;
+    EXPECT_THAT(Message(late), HasSubstr(absl::FormatDuration(row.wanted)));
+  }
+}
+
+TEST_F(RequestPathTest, PriorityDecidesWhoGoesFirst) {
+  Signature signature = FakeSignature(1);
+  signature.batching.levels.resize(3);
+  signature.batching.default_level = 1;
+  StartServing(signature);
+  std::vector<float> order;
+  world_->on_forward = [this, &order](absl::Span<const model::HostTensor> inputs) {
+    gate_.Pass();
+    order.push_back(FloatsOf(inputs[0].data.get(), inputs[0].size_bytes).front());
+    return absl::OkStatus();
+  };
+  Send(RowsOf(100));
+  gate_.AwaitArrivals(1);
+  // None and one that there is not stand for the default.
+  for (const std::uint64_t priority : {3U, 0U, 4U, 1U, 2U, 3U, 1U}) {
+    InferRequest request = RowsOf(static_cast<float>(priority));
+    request.priority = priority;
+    Send(std::move(request));
+  }
+  gate_.Open();
+  EXPECT_TRUE(path_->WaitIdle(absl::InfiniteFuture()));
+  EXPECT_THAT(order, ElementsAre(100, 1, 1, 0, 4, 2, 3, 3));
+}
+
 TEST_F(RequestPathTest, BadRequestIsRefusedAndCounted) {
   StartServing(FakeSignature(8));
   EXPECT_EQ(Send(InferRequest()).WaitStatus().code(), absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(Failed("invalid"), 1U);
+}
+
+// --- on the caller's thread ---
+
+class QuickRequestPathTest : public RequestPathTest {
+ protected:
+  QuickRequestPathTest() { quick_run_ = absl::Hours(1); }
+
+  void StartQuick(const Signature& signature) {
+    StartServing(signature);
+    world_->on_forward = [this](absl::Span<const model::HostTensor>) {
+      ran_on_ = std::this_thread::get_id();
+      return absl::OkStatus();
+    };
+    EXPECT_TRUE(Send(RowsOf(1)).WaitStatus().ok());
+    EXPECT_TRUE(path_->WaitIdle(absl::InfiniteFuture()));
+    EXPECT_NE(ran_on_, std::this_thread::get_id()) << "nothing is known of the graph yet";
+  }
+  bool RanHere(InferRequest request) {
+    EXPECT_TRUE(Send(std::move(request)).WaitStatus().ok());
+    EXPECT_TRUE(path_->WaitIdle(absl::InfiniteFuture()));
+    return ran_on_ == std::this_thread::get_id();
+  }
+
+  std::thread::id ran_on_;
+};
+
+TEST_F(QuickRequestPathTest, RunsALoneRequestOfAQuickGraph) {
+  StartQuick(FakeSignature(8192));
+  EXPECT_TRUE(RanHere(RowsOf(2)));
+  EXPECT_TRUE(RanHere(RowsOf(2, 2048)));
+  EXPECT_FALSE(RanHere(RowsOf(2, 2049))) << "more than 16 KiB may take longer than what was seen";
+}
+
+TEST_F(QuickRequestPathTest, AnswerMayAskAgain) {
+  StartQuick(FakeSignature(8));
+  Call second;
+  path_->Infer(RowsOf(1), [&](absl::StatusOr<InferResult> result) {
+    ASSERT_TRUE(result.ok());
+    path_->Infer(RowsOf(2), second.Done());
+  });
+  EXPECT_THAT(second.WaitValues(), ElementsAre(20, 20));
+}
+
+TEST_F(QuickRequestPathTest, DrainWaitsForWhatRunsHere) {
+  StartQuick(FakeSignature(8));
+  world_->on_forward = [this](auto) {
+    gate_.Pass();
+    return absl::OkStatus();
+  };
+  Call call;
+  std::thread client([&] { path_->Infer(RowsOf(2), call.Done()); });
+  gate_.AwaitArrivals(1);
+  path_->StopAdmitting(absl::UnavailableError("draining"));
+  EXPECT_FALSE(path_->WaitIdle(absl::Now()));
+  gate_.Open();
+  EXPECT_TRUE(path_->WaitIdle(absl::InfiniteFuture()));
+  client.join();
+  EXPECT_THAT(call.WaitValues(), ElementsAre(20, 20));
+}
+
+TEST_F(QuickRequestPathTest, LeavesWhatMayWaitForCompanyToThePool) {
+  Signature signature = FakeSignature(8);
+  signature.batching.max_queue_delay = absl::Milliseconds(1);
+  StartQuick(signature);
+  EXPECT_FALSE(RanHere(RowsOf(2)));
+}
+
+TEST_F(QuickRequestPathTest, LeavesAGraphThatTookLongToThePool) {
+  quick_run_ = absl::Nanoseconds(1);
+  StartQuick(FakeSignature(8));
+  EXPECT_FALSE(RanHere(RowsOf(2)));
+}
+
+TEST_F(QuickRequestPathTest, LeavesARequestBesideAnotherToThePool) {
+  StartQuick(FakeSignature(8));
+  std::atomic<bool> ran_here{false};
+  world_->on_forward = [this, &ran_here, here = std::this_thread::get_id()](auto) {
+    if (std::this_thread::get_id() == here) {
+      ran_here = true;
+    } else {
+      gate_.Pass();
+    }
+    return absl::OkStatus();
+  };
+  Call first;
+  std::thread client([&] { path_->Infer(RowsOf(2), first.Done()); });
+  gate_.AwaitArrivals(1);
+  Call& second = Send(RowsOf(3));
+  gate_.Open();
+  client.join();
+  EXPECT_THAT(first.WaitValues(), ElementsAre(20, 20));
+  EXPECT_THAT(second.WaitValues(), ElementsAre(30, 30));
+  EXPECT_FALSE(ran_here);
 }
 
 // --- bounds ---
@@ -682,7 +850,19 @@ TEST_F(RequestPathTest, BusyModelDoesNotStarveAnother) {
 
 // --- swaps ---
 
-TEST_F(RequestPathTest, EveryAnswerIsOfTheVersionThatItNamesWhileVersionsAreSwapped) {
+// With all requests on compute threads, and with those that can on their own.
+class RequestPathStressTest : public RequestPathTest,
+                              public ::testing::WithParamInterface<absl::Duration> {
+ protected:
+  RequestPathStressTest() { quick_run_ = GetParam(); }
+};
+INSTANTIATE_TEST_SUITE_P(QuickRun, RequestPathStressTest,
+                         ::testing::Values(absl::ZeroDuration(), absl::Hours(1)),
+                         [](const auto& run) {
+                           return run.param > absl::ZeroDuration() ? "Here" : "InThePool";
+                         });
+
+TEST_P(RequestPathStressTest, EveryAnswerIsOfTheVersionThatItNamesWhileVersionsAreSwapped) {
   constexpr int kClients = 8;
   constexpr int kRequests = 2000;
   // Products stay below 2^24, where float32 is exact.
@@ -743,12 +923,14 @@ TEST_F(RequestPathTest, EveryAnswerIsOfTheVersionThatItNamesWhileVersionsAreSwap
   EXPECT_THAT(world_->destroyed_on(), ::testing::Each(std::this_thread::get_id()));
 }
 
-TEST_F(RequestPathTest, EveryRequestIsAnsweredOnceWhateverHappensToIt) {
+TEST_P(RequestPathStressTest, EveryRequestIsAnsweredOnceWhateverHappensToIt) {
   constexpr int kClients = 4;
   constexpr int kRequests = 1000;
   Signature signature = FakeSignature(8);
   signature.inputs[0].shape = signature.outputs[0].shape = {-1, -1};
   signature.batching.max_queue_size = 64;
+  signature.batching.levels.resize(2);
+  signature.batching.levels[1].delay_late = true;
   StartServing(signature, 2);
   Publish(2, 2, 20);
   world_->on_forward = [](absl::Span<const model::HostTensor> inputs) {
@@ -769,6 +951,8 @@ TEST_F(RequestPathTest, EveryRequestIsAnsweredOnceWhateverHappensToIt) {
                  std::vector<float>(values, static_cast<float>(i % 20)));
         if (i % 5 == 0) request.version = 1 + i % 3;  // 3 is not loaded.
         if (i % 7 == 0) request.deadline = clock_.Now() + absl::Milliseconds(i % 4);
+        if (i % 6 == 0) request.queue_timeout = absl::Milliseconds(i % 4);
+        request.priority = static_cast<std::uint64_t>(i % 3);
         const auto cancelled = std::make_shared<std::atomic<bool>>(false);
         request.cancelled = cancelled;
         mine.emplace_back();

@@ -22,12 +22,20 @@ class RequestQueueTest : public ::testing::Test {
     batching.max_batch_size = 4;
     return batching;
   }
-  static std::unique_ptr<PendingRequest> Make(std::int64_t rows, std::int64_t shape = 0) {
+  static config::Batching WithLevels(std::size_t levels) {
+    config::Batching batching = Limits();
+    batching.levels.resize(levels);
+    return batching;
+  }
+  // `priority`: from 1 on.
+  static std::unique_ptr<PendingRequest> Make(std::int64_t rows, std::int64_t shape = 0,
+                                              std::size_t priority = 1) {
     auto pending = std::make_unique<PendingRequest>();
     pending->admitted.rows = rows;
     pending->admitted.size_bytes = static_cast<std::uint64_t>(rows);
     pending->admitted.key.free_dims = {shape};
     pending->arrived = kStart;
+    pending->rank = 2 * (priority - 1);
     return pending;
   }
   static bool Push(RequestQueue& queue, std::unique_ptr<PendingRequest> pending) {
@@ -206,6 +214,165 @@ TEST_F(RequestQueueTest, WhatWaitsForCompanyIsLookedAtWhenItsTimeIsOver) {
   const RequestQueue::Taken taken = Take(queue);
   EXPECT_TRUE(taken.batch.empty());
   EXPECT_EQ(taken.look_again, kStart + std::chrono::milliseconds(20));
+}
+
+TEST_F(RequestQueueTest, UrgentOnesGoFirstAndOthersFillUpTheirBatch) {
+  RequestQueue queue(WithLevels(3));
+  EXPECT_TRUE(Push(queue, Make(3, 0, 3)));
+  EXPECT_TRUE(Push(queue, Make(1, 0, 2)));
+  EXPECT_TRUE(Push(queue, Make(2, 0, 1)));
+  EXPECT_TRUE(Push(queue, Make(1, 0, 1)));
+  EXPECT_THAT(RowsOf(Take(queue).batch), ElementsAre(2, 1, 1));
+  EXPECT_THAT(RowsOf(Take(queue).batch), ElementsAre(3));
+  EXPECT_EQ(queue.level().requests, 0U);
+}
+
+TEST_F(RequestQueueTest, UrgentOnesGoFirstWhateverTheirShape) {
+  RequestQueue queue(WithLevels(2));
+  for (const std::int64_t shape : {1, 2}) EXPECT_TRUE(Push(queue, Make(4, shape, 2)));
+  for (const std::int64_t shape : {3, 4, 3}) EXPECT_TRUE(Push(queue, Make(shape, shape, 1)));
+  EXPECT_THAT(RowsOf(Take(queue).batch), ElementsAre(3));
+  EXPECT_THAT(RowsOf(Take(queue).batch), ElementsAre(4)) << "shapes of one level take turns";
+  EXPECT_THAT(RowsOf(Take(queue).batch), ElementsAre(3));
+  EXPECT_TRUE(Push(queue, Make(1, 2, 1)));
+  EXPECT_THAT(RowsOf(Take(queue).batch), ElementsAre(1)) << "its shape has become urgent";
+  EXPECT_THAT(RowsOf(Take(queue).batch), ElementsAre(4));
+  EXPECT_THAT(RowsOf(Take(queue).batch), ElementsAre(4));
+  EXPECT_THAT(RowsOf(Take(queue).batch), IsEmpty());
+}
+
+TEST_F(RequestQueueTest, OneThatMustNotRunMakesItsShapeNoMoreUrgent) {
+  RequestQueue queue(WithLevels(3));
+  auto late = Make(1, 1, 1);
+  late->request.deadline = kNow;
+  EXPECT_TRUE(Push(queue, std::move(late)));
+  EXPECT_TRUE(Push(queue, Make(4, 1, 3)));
+  EXPECT_TRUE(Push(queue, Make(3, 2, 1)));
+  RequestQueue::Taken taken = Take(queue);
+  EXPECT_THAT(RowsOf(std::move(taken.dropped)), ElementsAre(1));
+  EXPECT_THAT(RowsOf(std::move(taken.batch)), ElementsAre(3));
+  EXPECT_THAT(RowsOf(Take(queue).batch), ElementsAre(4));
+}
+
+TEST_F(RequestQueueTest, WhatIsNotTakenGoesBackToItsLevel) {
+  config::Batching limits = WithLevels(2);
+  limits.max_batch_size = 8;
+  limits.preferred_batch_sizes = {3};
+  limits.max_queue_delay = absl::Hours(1);
+  RequestQueue queue(limits);
+  EXPECT_TRUE(Push(queue, Make(1, 0, 2)));
+  EXPECT_TRUE(Push(queue, Make(2, 0, 2)));
+  EXPECT_TRUE(Push(queue, Make(3, 0, 1)));
+  EXPECT_THAT(RowsOf(Take(queue).batch), ElementsAre(3));
+  EXPECT_TRUE(Push(queue, Make(2, 0, 1)));
+  EXPECT_THAT(RowsOf(Take(queue).batch), ElementsAre(2, 1));
+  queue.Stop(absl::UnavailableError("draining"));
+  EXPECT_THAT(RowsOf(Take(queue).batch), ElementsAre(2));
+}
+
+TEST_F(RequestQueueTest, BatchGoesWhenTheOldestHasWaitedHoweverUrgentTheFirstIs) {
+  config::Batching limits = WithLevels(2);
+  limits.max_queue_delay = absl::Milliseconds(10);
+  RequestQueue queue(limits);
+  EXPECT_TRUE(Push(queue, Make(1, 0, 2)));
+  auto urgent = Make(2, 0, 1);
+  urgent->arrived = kStart + std::chrono::milliseconds(9);
+  EXPECT_TRUE(Push(queue, std::move(urgent)));
+  const RequestQueue::Taken early = queue.Take(kNow, kStart + std::chrono::milliseconds(9));
+  EXPECT_EQ(early.look_again, kStart + std::chrono::milliseconds(10));
+  EXPECT_THAT(RowsOf(queue.Take(kNow, *early.look_again).batch), ElementsAre(2, 1));
+}
+
+TEST_F(RequestQueueTest, FullLevelRefusesNoOther) {
+  config::Batching limits = WithLevels(2);
+  limits.levels[1].max_queue_size = 2;
+  RequestQueue queue(limits);
+  for (int i = 0; i < 2; ++i) EXPECT_TRUE(Push(queue, Make(4, 0, 2)));
+  auto refused = Make(4, 0, 2);
+  const std::optional<Failure> failure = queue.Push(refused, kNow);
+  ASSERT_TRUE(failure.has_value());
+  EXPECT_EQ(failure->reason, FailureReason::kRejected);
+  EXPECT_THAT(std::string(failure->status.message()),
+              ::testing::HasSubstr("2 requests of priority 2 wait, the limit is 2"));
+  EXPECT_TRUE(Push(queue, Make(4, 0, 1)));
+  EXPECT_THAT(RowsOf(Take(queue).batch), ElementsAre(4));
+  EXPECT_FALSE(Push(queue, Make(4, 0, 2))) << "the urgent one went";
+  EXPECT_THAT(RowsOf(Take(queue).batch), ElementsAre(4));
+  EXPECT_TRUE(Push(queue, Make(4, 0, 2)));
+}
+
+TEST_F(RequestQueueTest, LateOnesLetOthersOfTheirLevelGoFirst) {
+  config::Batching limits = WithLevels(2);
+  limits.levels[0].delay_late = true;
+  RequestQueue queue(limits);
+  auto late = Make(4, 1, 1);
+  late->queue_deadline = kNow;
+  EXPECT_TRUE(Push(queue, std::move(late)));
+  EXPECT_TRUE(Push(queue, Make(2, 0, 2)));
+  EXPECT_TRUE(Push(queue, Make(3, 0, 1)));
+  EXPECT_TRUE(Push(queue, Make(1, 2, 1)));
+  EXPECT_THAT(RowsOf(Take(queue).batch), ElementsAre(3));
+  EXPECT_THAT(RowsOf(Take(queue).batch), ElementsAre(1));
+  RequestQueue::Taken taken = Take(queue);
+  EXPECT_TRUE(taken.dropped.empty());
+  EXPECT_THAT(RowsOf(std::move(taken.batch)), ElementsAre(4)) << "before those of a lower level";
+  EXPECT_THAT(RowsOf(Take(queue).batch), ElementsAre(2));
+}
+
+TEST_F(RequestQueueTest, LateOneBehindAnotherIsSetAsideWhereItIsMet) {
+  config::Batching limits = WithLevels(1);
+  limits.levels[0].delay_late = true;
+  RequestQueue queue(limits);
+  EXPECT_TRUE(Push(queue, Make(1)));
+  auto late = Make(2);
+  late->queue_deadline = kNow;
+  EXPECT_TRUE(Push(queue, std::move(late)));
+  EXPECT_TRUE(Push(queue, Make(3)));
+  EXPECT_THAT(RowsOf(Take(queue).batch), ElementsAre(1, 3));
+  EXPECT_THAT(RowsOf(Take(queue).batch), ElementsAre(2));
+}
+
+TEST_F(RequestQueueTest, SweepKeepsWhatIsLateAndMayBe) {
+  config::Batching limits = WithLevels(2);
+  limits.max_queue_size = 2;
+  limits.levels[1].delay_late = true;
+  RequestQueue queue(limits);
+  for (const std::size_t priority : {1U, 2U}) {
+    auto late = Make(1, 0, priority);
+    late->queue_deadline = kNow + absl::Milliseconds(1);
+    EXPECT_TRUE(Push(queue, std::move(late)));
+  }
+  auto pending = Make(2, 0, 2);
+  EXPECT_FALSE(queue.Push(pending, kNow + absl::Milliseconds(1)).has_value());
+  RequestQueue::Taken taken = Take(queue);
+  EXPECT_EQ(taken.dropped.size(), 1U);
+  EXPECT_EQ(taken.dropped.front().drop, DropReason::kQueueTimeout);
+  EXPECT_THAT(RowsOf(std::move(taken.batch)), ElementsAre(2, 1));
+}
+
+TEST_F(RequestQueueTest, OneThatIsAloneIsTakenAtOnce) {
+  RequestQueue queue(Limits());
+  const auto take = [&queue](std::uint64_t most_bytes = 100) {
+    return RowsOf(queue.TakeAlone(most_bytes, kNow, kStart).batch);
+  };
+  EXPECT_THAT(take(), IsEmpty());
+  EXPECT_TRUE(Push(queue, Make(2)));
+  EXPECT_THAT(take(1), IsEmpty()) << "too large";
+  EXPECT_THAT(take(2), ElementsAre(2));
+  EXPECT_TRUE(Push(queue, Make(3)));
+  EXPECT_THAT(take(), IsEmpty()) << "one is being run";
+  queue.Finished(1);
+  EXPECT_TRUE(Push(queue, Make(1)));
+  EXPECT_THAT(take(), IsEmpty()) << "two wait";
+}
+
+TEST_F(RequestQueueTest, OneThatMayWaitForCompanyIsNotTakenAtOnce) {
+  config::Batching limits = Limits();
+  limits.max_queue_delay = absl::Milliseconds(10);
+  RequestQueue queue(limits);
+  EXPECT_TRUE(Push(queue, Make(4)));
+  EXPECT_TRUE(queue.TakeAlone(100, kNow, kStart).batch.empty());
+  EXPECT_THAT(RowsOf(Take(queue).batch), ElementsAre(4));
 }
 
 }  // namespace
