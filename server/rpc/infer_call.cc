@@ -21,7 +21,8 @@ using InferReply = absl::AnyInvocable<void(absl::StatusOr<serving::InferResult>,
 
 // A request's bytes and what was made of them; alive until the core is done with it.
 struct RequestBytes {
-  std::vector<grpc::Slice> slices;
+  grpc::Slice only;                 // Of a message that came in one piece.
+  std::vector<grpc::Slice> slices;  // Of the others.
   absl::InlinedVector<ByteSpan, 4> spans;
   std::vector<std::vector<std::byte>> unpacked;
 };
@@ -35,14 +36,20 @@ absl::Time DeadlineOf(const grpc::CallbackServerContext& context) {
   return absl::FromChrono(deadline);
 }
 
+// A short slice holds its bytes within itself: it may not move from here on.
+ByteSpan SpanOf(const grpc::Slice& slice) {
+  return {reinterpret_cast<const std::byte*>(slice.begin()), slice.size()};
+}
+
 absl::Status TakeSlices(const grpc::ByteBuffer& message, RequestBytes& bytes) {
+  if (message.TrySingleSlice(&bytes.only).ok()) {
+    bytes.spans.push_back(SpanOf(bytes.only));
+    return absl::OkStatus();
+  }
   if (!message.Dump(&bytes.slices).ok()) {
     return absl::InvalidArgumentError("the request's message could not be read");
   }
-  // A short slice holds its bytes within itself: no slice may move from here on.
-  for (const grpc::Slice& slice : bytes.slices) {
-    bytes.spans.emplace_back(reinterpret_cast<const std::byte*>(slice.begin()), slice.size());
-  }
+  for (const grpc::Slice& slice : bytes.slices) bytes.spans.push_back(SpanOf(slice));
   return absl::OkStatus();
 }
 
@@ -139,7 +146,9 @@ void InferCall::Reply(absl::StatusOr<serving::InferResult> result, const ReplyPl
   const absl::StatusOr<WireResponse> response =
       MakeResponse(plan, *result, batched, /*mark_final=*/false);
   if (!response.ok()) return Finish(ToGrpcStatus(response.status()));
-  response_ = ToByteBuffer(EncodeInferResponse(*response));
+  // Assignment would copy: ByteBuffer moves only by Swap.
+  grpc::ByteBuffer message = ToByteBuffer(EncodeInferResponse(*response));
+  response_.Swap(&message);
   Finish(grpc::Status::OK);
 }
 
@@ -204,11 +213,11 @@ void InferStream::Reply(Answer& answer, absl::StatusOr<serving::InferResult> res
     const bool batched = IsBatched(environment_.core, plan);
     const auto response = MakeResponse(plan, *result, batched, plan.final_marker);
     error = response.status();
-    if (error.ok()) message = ToByteBuffer(EncodeStreamResponse("", *response));
+    if (error.ok()) ToByteBuffer(EncodeStreamResponse("", *response)).Swap(&message);
   }
   if (!error.ok() && !errors_end_stream_) {
-    message =
-        ToByteBuffer(EncodeStreamResponse(FitTrailer(MessageOf(error)), MakeErrorResponse(plan)));
+    ToByteBuffer(EncodeStreamResponse(FitTrailer(MessageOf(error)), MakeErrorResponse(plan)))
+        .Swap(&message);
     error = absl::OkStatus();
   }
   MutexLock lock(mutex_);
