@@ -36,7 +36,7 @@ namespace {
 
 constexpr std::size_t kMaxPathBytes = 1024;
 // What it takes to wake a thread for a request, and to come back to the transport with its answer.
-constexpr absl::Duration kQuickRun = absl::Microseconds(50);
+constexpr absl::Duration kQuickRun = absl::Microseconds(10);
 
 absl::Status EnsureFolder(const std::string& path, const char* flag, mode_t mode) {
   if (path.empty()) return absl::OkStatus();

@@ -57,7 +57,7 @@ class Device {
   virtual std::unique_ptr<StreamScope> Use(Stream stream) = 0;
 };
 
-// The host itself: weights are adopted in place, nothing is copied.
+// The host itself: weights are adopted where they lie.
 class CpuDevice final : public Device {
  public:
   const std::string& name() const override;

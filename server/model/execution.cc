@@ -63,17 +63,6 @@ absl::Status CheckInput(const TensorSpec& spec, const HostTensor& input) {
   return absl::OkStatus();
 }
 
-absl::Status CheckInputs(const Signature& signature, absl::Span<const HostTensor> inputs) {
-  if (inputs.size() != signature.inputs.size()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("got ", inputs.size(), " inputs, the graph takes ", signature.inputs.size()));
-  }
-  for (std::size_t i = 0; i < inputs.size(); ++i) {
-    RELIGHT_RETURN_IF_ERROR(CheckInput(signature.inputs[i], inputs[i]));
-  }
-  return absl::OkStatus();
-}
-
 // Copies `count` elements from one integer type to another; false where a value does not fit.
 template <typename From, typename To>
 bool ConvertElements(const void* from, void* to, std::int64_t count) {
@@ -355,6 +344,17 @@ bool HasFreeDimensions(const Signature& signature) {
 }
 
 }  // namespace
+
+absl::Status CheckInputs(const Signature& signature, absl::Span<const HostTensor> inputs) {
+  if (inputs.size() != signature.inputs.size()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("got ", inputs.size(), " inputs, the graph takes ", signature.inputs.size()));
+  }
+  for (std::size_t i = 0; i < inputs.size(); ++i) {
+    RELIGHT_RETURN_IF_ERROR(CheckInput(signature.inputs[i], inputs[i]));
+  }
+  return absl::OkStatus();
+}
 
 absl::StatusOr<std::vector<HostTensor>> Execute(Device& device, const Signature& signature,
                                                 absl::Span<const HostTensor> inputs,

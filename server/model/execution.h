@@ -21,6 +21,9 @@ struct Signature {
   std::vector<TensorSpec> outputs;
 };
 
+// INVALID_ARGUMENT for inputs that are not as `signature` says.
+absl::Status CheckInputs(const Signature& signature, absl::Span<const HostTensor> inputs);
+
 // Gets the inputs on the device, in the types in which they travel (UINT16 as int32, ...); they may
 // be views of the caller's memory and must not be written to. Returns the outputs, one per spec, in
 // any type of the same category; may alias what it likes. May throw.

@@ -1,13 +1,22 @@
 #include "server/model/network_graph.h"
 
+#include <ATen/Context.h>
+#include <c10/core/InferenceMode.h>
+
 #include <cstddef>
+#include <cstdint>
+#include <memory>
 #include <utility>
 #include <vector>
 
 #include "base/status_macros.h"
 #include "server/model/bound_weights.h"
 #include "server/model/execution.h"
+#include "server/model/host_memory.h"
+#include "server/model/layer_tensors.h"
 #include "server/model/operations.h"
+#include "server/model/small_network.h"
+#include "server/model/step_plan.h"
 #include "server/model/torch_error.h"
 
 namespace relight::model {
@@ -40,6 +49,7 @@ Schedule MakeSchedule(const network::Network& network) {
 struct Plan {
   network::Network network;
   Signature signature;
+  bool small = false;  // Computed without LibTorch, on the CPU and in float32.
   Schedule schedule;
   std::shared_ptr<Device> device;
 };
@@ -51,13 +61,25 @@ at::Tensor Widened(const at::Tensor& input, at::ScalarType compute_type) {
   return half && input.scalar_type() != compute_type ? input.to(compute_type) : input;
 }
 
+// Whether these weights can be packed for oneDNN.
+bool CanPack(const Device& device, const BoundWeights& weights) {
+  return device.shares_host_memory() && weights.compute_type == at::kFloat && at::hasMKLDNN() &&
+         at::globalContext().userEnabledMkldnn();
+}
+
 class BoundNetwork final : public BoundModel {
  public:
-  BoundNetwork(std::shared_ptr<const Plan> plan, BoundWeights weights)
+  // Throws what LibTorch throws.
+  BoundNetwork(std::shared_ptr<const Plan> plan, const std::vector<StepPlan>& steps,
+               BoundWeights weights)
       : plan_(std::move(plan)), weights_(std::move(weights)) {
-    operations_.reserve(plan_->network.steps().size());
-    for (const network::Step& step : plan_->network.steps()) {
-      operations_.push_back(MakeOperation(step.layer, weights_.tensors));
+    operations_.reserve(steps.size());
+    for (std::size_t step = 0; step < steps.size(); ++step) {
+      operations_.push_back(MakeOperation(plan_->network, steps, step, weights_.tensors));
+    }
+    const std::size_t inputs = plan_->network.inputs().size();
+    for (const std::size_t value : plan_->network.output_values()) {
+      output_layouts_.push_back(value < inputs ? Layout::kRowMajor : steps[value - inputs].layout);
     }
   }
 
@@ -84,13 +106,16 @@ class BoundNetwork final : public BoundModel {
     }
     std::vector<at::Tensor> outputs;
     outputs.reserve(plan_->network.output_values().size());
-    for (const std::size_t value : plan_->network.output_values()) outputs.push_back(values[value]);
+    for (std::size_t i = 0; i < output_layouts_.size(); ++i) {
+      outputs.push_back(RowMajor(values[plan_->network.output_values()[i]], output_layouts_[i]));
+    }
     return outputs;
   }
 
   const std::shared_ptr<const Plan> plan_;
   const BoundWeights weights_;
   std::vector<Operation> operations_;
+  std::vector<Layout> output_layouts_;
 };
 
 class NetworkGraph final : public Graph {
@@ -110,12 +135,34 @@ class NetworkGraph final : public Graph {
                              BindWeights(*plan_->device, arenas_, plan_->network.parameters(),
                                          precision_, std::move(request)));
     return WithoutExceptions("binding the network failed", absl::StatusCode::kInternal,
-                             [&]() -> absl::StatusOr<std::unique_ptr<BoundModel>> {
-                               return std::make_unique<BoundNetwork>(plan_, std::move(weights));
-                             });
+                             [&] { return BindTo(std::move(weights)); });
   }
 
  private:
+  absl::StatusOr<std::unique_ptr<BoundModel>> BindTo(BoundWeights weights) const {
+    Device& device = *plan_->device;
+    const bool single = weights.compute_type == at::kFloat;
+    if (plan_->small && device.shares_host_memory() && single) {
+      return MakeSmallNetwork(plan_->network, {plan_, &plan_->signature}, weights.tensors);
+    }
+    const std::vector<StepPlan> steps =
+        PlanSteps(plan_->network, {.take_in_norms = single, .pack = CanPack(device, weights)});
+    const std::uint64_t derived = DerivedElements(plan_->network, steps);
+    if (derived == 0) return Make(steps, std::move(weights));
+    if (device.shares_host_memory()) {
+      RELIGHT_RETURN_IF_ERROR(CheckFits(derived * sizeof(float), ReadAvailableMemory()));
+    }
+    const std::unique_ptr<StreamScope> scope = device.Use(Stream::kLoad);
+    std::unique_ptr<BoundModel> bound = Make(steps, std::move(weights));
+    RELIGHT_RETURN_IF_ERROR(device.Synchronize(Stream::kLoad));
+    return bound;
+  }
+
+  std::unique_ptr<BoundModel> Make(const std::vector<StepPlan>& steps, BoundWeights weights) const {
+    const c10::InferenceMode inference;
+    return std::make_unique<BoundNetwork>(plan_, steps, std::move(weights));
+  }
+
   const std::shared_ptr<const Plan> plan_;
   const config::Precision precision_;
   DeviceArenas arenas_;
@@ -127,6 +174,7 @@ std::unique_ptr<Graph> MakeNetworkGraph(network::Network network, std::shared_pt
                                         config::Precision precision) {
   auto plan = std::make_shared<Plan>();
   plan->signature = {network.inputs(), network.outputs()};
+  plan->small = IsSmallNetwork(network);
   plan->schedule = MakeSchedule(network);
   plan->network = std::move(network);
   plan->device = std::move(device);

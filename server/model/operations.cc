@@ -2,48 +2,38 @@
 
 #include <ATen/Functions.h>
 
+#include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <optional>
 #include <utility>
 #include <variant>
 #include <vector>
 
+#include "server/model/convolution.h"
+#include "server/model/layer_tensors.h"
+#include "server/model/linear.h"
+
 namespace relight::model {
 namespace {
 
-at::IntArrayRef Sizes(const network::Pair& pair) { return {pair.data(), pair.size()}; }
-
-// Layers with parameters compute in the parameters' type.
-at::Tensor InTypeOf(const at::Tensor& tensor, const at::Tensor& parameter) {
-  return tensor.scalar_type() == parameter.scalar_type() ? tensor
-                                                         : tensor.to(parameter.scalar_type());
-}
-
-// Asked for the product of two matrices, OpenBLAS rearranges all of the weights first, which takes
-// four times as long as the product with a vector. Small layers gain nothing.
-bool IsLargeTimesVector(const at::Tensor& in, const at::Tensor& weight) {
-  constexpr std::int64_t kLargeElements = 128 * 128;
-  const bool in_blas = weight.scalar_type() == at::kFloat || weight.scalar_type() == at::kDouble;
-  return in.numel() == weight.size(1) && weight.numel() >= kLargeElements && in_blas &&
-         weight.is_cpu();
-}
-
-at::Tensor Linear(const at::Tensor& in, const at::Tensor& weight, const at::Tensor& transposed,
-                  const at::Tensor& bias) {
-  if (!IsLargeTimesVector(in, weight)) {
-    if (in.dim() != 2) return at::linear(in, weight, bias);
-    // What at::linear comes to, without making the same view at each call.
-    return bias.defined() ? at::addmm(bias, in, transposed) : at::mm(in, transposed);
-  }
-  std::vector<std::int64_t> shape = in.sizes().vec();
-  shape.back() = weight.size(0);
-  const at::Tensor vector = in.reshape({-1});
-  return (bias.defined() ? at::addmv(bias, weight, vector) : at::mv(weight, vector)).view(shape);
-}
-
-// Whether this is the only reference to the tensor and to its memory.
+// Whether this is the only reference to the tensor and to its memory. In oneDNN's layout memory
+// belongs to one tensor.
 bool IsOurs(const at::Tensor& tensor) {
-  return tensor.use_count() == 1 && tensor.storage().use_count() == 1;
+  return tensor.use_count() == 1 && (tensor.is_mkldnn() || tensor.storage().use_count() == 1);
+}
+
+// oneDNN's maxima take NaN for the smaller value, and -inf for the smallest number. What is not
+// finite shows in the sums of its channels.
+bool IsFinite(const at::Tensor& image) {
+  const at::Tensor means = at::mkldnn_adaptive_avg_pool2d(image, {1, 1}).to_dense();
+  const float* const data = means.data_ptr<float>();
+  return std::all_of(data, data + means.numel(), [](float mean) { return std::isfinite(mean); });
+}
+
+// Row-major where oneDNN would not do what LibTorch does.
+void KeepNonFinite(at::Tensor& tensor, Layout layout) {
+  if (tensor.is_mkldnn() && !IsFinite(tensor)) tensor = RowMajor(std::move(tensor), layout);
 }
 
 at::Tensor Relu(at::Tensor& tensor) {
@@ -71,24 +61,46 @@ Operation ActivationOf(network::ActivationOp op) {
   return [](auto& in) { return at::hardsigmoid(in[0]); };
 }
 
+// Row-major where the values do not lie alike: rows may turn out to be one and several.
+void MakeAlike(std::vector<at::Tensor>& in, Layout layout) {
+  const bool alike = std::all_of(in.begin(), in.end(), [&in](const at::Tensor& tensor) {
+    return tensor.is_mkldnn() == in[0].is_mkldnn() && tensor.sizes() == in[0].sizes();
+  });
+  if (alike) return;
+  for (at::Tensor& tensor : in) tensor = RowMajor(std::move(tensor), layout);
+}
+
+at::Tensor Add(at::Tensor& to, const at::Tensor& other) {
+  const bool in_place =
+      IsOurs(to) && to.sizes() == other.sizes() && to.scalar_type() == other.scalar_type();
+  return in_place ? to.add_(other) : at::add(to, other);
+}
+
 class Maker {
  public:
-  Maker(const std::string& layer, const std::map<std::string, at::Tensor>& weights)
-      : layer_(layer), weights_(weights) {}
+  Maker(const network::Network& network, const StepPlan& plan, std::size_t step,
+        const std::map<std::string, at::Tensor>& weights)
+      : network_(network),
+        plan_(plan),
+        layer_(network.steps()[step].layer.name),
+        weights_(weights) {}
 
   Operation operator()(const network::Linear&) const {
-    const at::Tensor weight = Required("weight");
-    return [weight, transposed = weight.t(), bias = Optional("bias")](auto& in) {
-      return Linear(InTypeOf(in[0], weight), weight, transposed, bias);
-    };
+    return MakeLinear(Required("weight"), Optional("bias"), plan_.layout == Layout::kRows);
   }
   Operation operator()(const network::Conv2d& conv) const {
-    return [conv, weight = Required("weight"), bias = Optional("bias")](auto& in) {
-      return at::conv2d(InTypeOf(in[0], weight), weight, bias, Sizes(conv.stride),
-                        Sizes(conv.padding), Sizes(conv.dilation), conv.groups);
-    };
+    ConvolutionWeights weights{Required("weight"), Optional("bias")};
+    if (plan_.norm_taken_in.has_value()) {
+      const network::Layer& norm = network_.steps()[*plan_.norm_taken_in].layer;
+      weights = TakeIn({Optional(norm.name, "weight"), Optional(norm.name, "bias"),
+                        Required(norm.name, "running_mean"), Required(norm.name, "running_var"),
+                        std::get<network::BatchNorm>(norm.kind).eps},
+                       weights);
+    }
+    return MakeConvolution(conv, std::move(weights), plan_.layout == Layout::kImages);
   }
   Operation operator()(const network::BatchNorm& norm) const {
+    if (plan_.taken_in) return (*this)(network::Identity());
     return [eps = norm.eps, weight = Optional("weight"), bias = Optional("bias"),
             mean = Required("running_mean"), variance = Required("running_var")](auto& in) {
       return at::batch_norm(InTypeOf(in[0], mean), weight, bias, mean, variance,
@@ -96,7 +108,8 @@ class Maker {
     };
   }
   Operation operator()(const network::MaxPool2d& pool) const {
-    return [pool](auto& in) {
+    return [pool, layout = plan_.layout](auto& in) {
+      KeepNonFinite(in[0], layout);
       return at::max_pool2d(in[0], Sizes(pool.kernel_size), Sizes(pool.stride), Sizes(pool.padding),
                             Sizes(pool.dilation), pool.ceil_mode);
     };
@@ -123,10 +136,11 @@ class Maker {
   }
   Operation operator()(const network::Elementwise& elementwise) const {
     const bool add = elementwise.op == network::ElementwiseOp::kAdd;
-    return [add](auto& in) {
-      at::Tensor result = in[0];
+    return [add, layout = plan_.layout](auto& in) {
+      MakeAlike(in, layout);
+      at::Tensor result = std::move(in[0]);
       for (std::size_t i = 1; i < in.size(); ++i) {
-        result = add ? at::add(result, in[i]) : at::mul(result, in[i]);
+        result = add ? Add(result, in[i]) : at::mul(result, in[i]);
       }
       return result;
     };
@@ -135,7 +149,11 @@ class Maker {
     return [](auto& in) { return std::move(in[0]); };
   }
   Operation operator()(const network::Activation& activation) const {
-    return ActivationOf(activation.op);
+    if (plan_.layout == Layout::kRowMajor) return ActivationOf(activation.op);
+    return [relu = ActivationOf(activation.op), layout = plan_.layout](auto& in) {
+      KeepNonFinite(in[0], layout);
+      return relu(in);
+    };
   }
   Operation operator()(const network::Gelu& gelu) const {
     return [tanh = gelu.tanh](auto& in) { return at::gelu(in[0], tanh ? "tanh" : "none"); };
@@ -154,22 +172,47 @@ class Maker {
   }
 
  private:
-  at::Tensor Required(const char* suffix) const { return weights_.at(layer_ + "." + suffix); }
+  at::Tensor Required(const std::string& layer, const char* suffix) const {
+    return weights_.at(layer + "." + suffix);
+  }
+  at::Tensor Required(const char* suffix) const { return Required(layer_, suffix); }
   // An undefined tensor stands for "none" in LibTorch's functions.
-  at::Tensor Optional(const char* suffix) const {
-    const auto found = weights_.find(layer_ + "." + suffix);
+  at::Tensor Optional(const std::string& layer, const char* suffix) const {
+    const auto found = weights_.find(layer + "." + suffix);
     return found == weights_.end() ? at::Tensor() : found->second;
   }
+  at::Tensor Optional(const char* suffix) const { return Optional(layer_, suffix); }
 
+  const network::Network& network_;
+  const StepPlan& plan_;
   const std::string& layer_;
   const std::map<std::string, at::Tensor>& weights_;
 };
 
+Layout LayoutOf(const network::Network& network, const std::vector<StepPlan>& plan,
+                std::size_t value) {
+  const std::size_t inputs = network.inputs().size();
+  return value < inputs ? Layout::kRowMajor : plan[value - inputs].layout;
+}
+
 }  // namespace
 
-Operation MakeOperation(const network::Layer& layer,
-                        const std::map<std::string, at::Tensor>& weights) {
-  return std::visit(Maker(layer.name, weights), layer.kind);
+Operation MakeOperation(const network::Network& network, const std::vector<StepPlan>& plan,
+                        std::size_t step, const std::map<std::string, at::Tensor>& weights) {
+  Operation operation =
+      std::visit(Maker(network, plan[step], step, weights), network.steps()[step].layer.kind);
+  std::vector<Layout> layouts;
+  for (const std::size_t value : network.steps()[step].inputs) {
+    layouts.push_back(LayoutOf(network, plan, value));
+  }
+  const bool gets_other = std::any_of(layouts.begin(), layouts.end(), [&](Layout layout) {
+    return layout != Layout::kRowMajor && layout != plan[step].layout;
+  });
+  if (!gets_other) return operation;
+  return [operation = std::move(operation), layouts](std::vector<at::Tensor>& in) {
+    for (std::size_t i = 0; i < in.size(); ++i) in[i] = RowMajor(std::move(in[i]), layouts[i]);
+    return operation(in);
+  };
 }
 
 }  // namespace relight::model

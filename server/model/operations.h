@@ -1,14 +1,16 @@
-// One layer's arithmetic, with its parameters at hand.
+// One step's arithmetic, with its parameters at hand.
 #ifndef RELIGHT_SERVER_MODEL_OPERATIONS_H_
 #define RELIGHT_SERVER_MODEL_OPERATIONS_H_
 
 #include <ATen/core/Tensor.h>
 
+#include <cstddef>
 #include <functional>
 #include <map>
 #include <string>
 #include <vector>
 
+#include "server/model/step_plan.h"
 #include "server/network/network.h"
 
 namespace relight::model {
@@ -17,9 +19,10 @@ namespace relight::model {
 // overwritten. Thread-safe; throws what LibTorch throws.
 using Operation = std::function<at::Tensor(std::vector<at::Tensor>& arguments)>;
 
-// `weights` holds what Network::parameters() lists for the layer, by full name.
-Operation MakeOperation(const network::Layer& layer,
-                        const std::map<std::string, at::Tensor>& weights);
+// As `plan` says, which is one of `network`. `weights` holds what Network::parameters() lists, by
+// full name; the operation keeps those that it reads, and what it derives from others.
+Operation MakeOperation(const network::Network& network, const std::vector<StepPlan>& plan,
+                        std::size_t step, const std::map<std::string, at::Tensor>& weights);
 
 }  // namespace relight::model
 

@@ -18,6 +18,11 @@ constexpr char kTwoToTwo[] = R"(
   input { name: "x" datatype: "FP32" shape: -1 shape: 2 }
   network { layer { name: "fc" linear { out_features: 2 } } })";
 
+// The same for positive values, and not a small network.
+constexpr char kTwoToTwoInLibTorch[] = R"(
+  input { name: "x" datatype: "FP32" shape: -1 shape: 2 }
+  network { layer { name: "fc" linear { out_features: 2 } } layer { leaky_relu {} } })";
+
 Weights DiagonalWeights(float value) {
   Weights weights;
   weights.Add("fc.weight", FloatTensor({2, 2}, {value, 0, 0, value}));
@@ -44,7 +49,7 @@ std::vector<double> Answer(const BoundModel& model, const HostTensor& input) {
 }
 
 TEST(NetworkGraphTest, UsesTheWeightsWhereTheyLie) {
-  const auto graph = MakeGraph(kTwoToTwo);
+  const auto graph = MakeGraph(kTwoToTwoInLibTorch);
   Weights weights = DiagonalWeights(2);
   const auto bound = MustBind(*graph, weights.Request());
   const HostTensor input = FloatTensor({1, 2}, {3, 4});
@@ -56,7 +61,7 @@ TEST(NetworkGraphTest, UsesTheWeightsWhereTheyLie) {
 }
 
 TEST(NetworkGraphTest, HoldsTheMemoryOfItsWeights) {
-  const auto graph = MakeGraph(kTwoToTwo);
+  const auto graph = MakeGraph(kTwoToTwoInLibTorch);
   auto weights = std::make_unique<Weights>(DiagonalWeights(2));
   const std::weak_ptr<void> memory = weights->watch();
   auto bound = MustBind(*graph, weights->Request());

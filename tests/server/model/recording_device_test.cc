@@ -50,6 +50,31 @@ TEST_F(RecordingDeviceTest, BindingCopiesOnTheLoadStreamAndWaits) {
                                              "use load", "synchronize load", "leave load"));
 }
 
+TEST_F(RecordingDeviceTest, WhatIsDerivedFromWeightsIsMadeOnTheLoadStream) {
+  const auto config = config::ParseModelConfig(R"(
+      input { name: "x" datatype: "FP32" shape: [-1, 1, 2, 2] }
+      network { layer { name: "c" conv2d { out_channels: 1 kernel_size: 1 bias: false } }
+                layer { name: "n" batch_norm2d { eps: 0 } } })",
+                                               "model");
+  const auto graph = MakeNetworkGraph(std::get<network::Network>(config.value().graph), device_,
+                                      config::Precision::kAsSaved);
+  Weights weights;
+  weights.Add("c.weight", FloatTensor({1, 1, 1, 1}, {2}));
+  weights.Add("n.weight", FloatTensor({1}, {3}));
+  weights.Add("n.bias", FloatTensor({1}, {1}));
+  weights.Add("n.running_mean", FloatTensor({1}, {2}));
+  weights.Add("n.running_var", FloatTensor({1}, {4}));
+  const auto bound = graph->Bind(weights.Request());
+  ASSERT_TRUE(bound.ok()) << bound.status();
+  const std::vector<std::string> events = device_->events();
+  ASSERT_GE(events.size(), 3);
+  EXPECT_THAT(std::vector<std::string>(events.end() - 3, events.end()),
+              ElementsAre("use load", "synchronize load", "leave load"));
+  const auto outputs = (*bound)->Forward({FloatTensor({1, 1, 2, 2}, {0, 1, 2, 3})});
+  ASSERT_TRUE(outputs.ok()) << outputs.status();
+  EXPECT_THAT(ValuesOf(outputs->at(0)), ElementsAre(-2, 1, 4, 7));
+}
+
 TEST_F(RecordingDeviceTest, AForwardCopiesComputesAndWaitsOnTheComputeStream) {
   const auto bound = BindDiagonal(2, 0);
   device_->ClearEvents();

@@ -1,0 +1,202 @@
+#include "server/model/step_plan.h"
+
+#include <algorithm>
+#include <variant>
+
+namespace relight::model {
+namespace {
+
+using network::Network;
+using network::Step;
+using Shape = std::vector<std::int64_t>;
+
+// Below this, what oneDNN takes to begin is more than packed weights save.
+constexpr std::int64_t kLargeLinear = std::int64_t{1} << 19;
+// Within a run, smaller layers are worth it too.
+constexpr std::int64_t kLinearInRun = 128 * 128;
+// How many values oneDNN may add up to one, for the sum to be exact enough.
+constexpr std::int64_t kMostInSequence = 16 * 16;
+constexpr std::int64_t kMostInputs = 65536;
+
+const Shape& ShapeOf(const Network& network, std::size_t value) {
+  const std::size_t inputs = network.inputs().size();
+  return value < inputs ? network.inputs()[value].shape : network.steps()[value - inputs].shape;
+}
+
+// How often each value is read, by steps and as an output.
+std::vector<std::size_t> CountUses(const Network& network) {
+  std::vector<std::size_t> uses(network.inputs().size() + network.steps().size(), 0);
+  for (const Step& step : network.steps()) {
+    for (const std::size_t value : step.inputs) ++uses[value];
+  }
+  for (const std::size_t value : network.output_values()) ++uses[value];
+  return uses;
+}
+
+// For each convolution, the batch norm that alone sees its output.
+std::vector<std::optional<std::size_t>> NormsAfter(const Network& network) {
+  const std::vector<std::size_t> uses = CountUses(network);
+  const std::size_t inputs = network.inputs().size();
+  std::vector<std::optional<std::size_t>> norms(network.steps().size());
+  for (std::size_t i = 0; i < norms.size(); ++i) {
+    const Step& step = network.steps()[i];
+    if (!std::holds_alternative<network::BatchNorm>(step.layer.kind)) continue;
+    const std::size_t value = step.inputs.front();
+    if (value < inputs || uses[value] != 1) continue;
+    if (std::holds_alternative<network::Conv2d>(network.steps()[value - inputs].layer.kind)) {
+      norms[value - inputs] = i;
+    }
+  }
+  return norms;
+}
+
+// Known but for the number of rows.
+bool IsImage(const Shape& shape) {
+  return shape.size() == 4 &&
+         std::all_of(shape.begin() + 1, shape.end(), [](std::int64_t size) { return size > 0; });
+}
+
+// Whether LibTorch computes a single row's convolution with oneDNN (use_mkldnn in
+// aten/src/ATen/native/Convolution.cpp): below this its own code is faster.
+bool IsLarge(const network::Conv2d& conv, const Shape& input) {
+  constexpr std::int64_t kLargeRow = 20480;
+  const bool large_kernel = conv.kernel_size[0] > 3 && conv.kernel_size[1] > 3;
+  return conv.groups > 1 || large_kernel || input[1] * input[2] * input[3] > kLargeRow;
+}
+
+std::int64_t WeightsOf(const network::Linear& linear) {
+  return *linear.in_features * linear.out_features;
+}
+
+// With a bias, which a norm that is taken in always leaves.
+std::uint64_t ElementsOf(const network::LayerKind& kind) {
+  if (const auto* linear = std::get_if<network::Linear>(&kind)) {
+    return static_cast<std::uint64_t>(WeightsOf(*linear) + linear->out_features);
+  }
+  const auto* conv = std::get_if<network::Conv2d>(&kind);
+  if (conv == nullptr) return 0;
+  const std::int64_t per_output =
+      *conv->in_channels / conv->groups * conv->kernel_size[0] * conv->kernel_size[1];
+  return static_cast<std::uint64_t>(conv->out_channels * (per_output + 1));
+}
+
+template <typename Kind>
+std::uint64_t ElementsInAll(const Network& network) {
+  std::uint64_t elements = 0;
+  for (const Step& step : network.steps()) {
+    if (std::holds_alternative<Kind>(step.layer.kind)) elements += ElementsOf(step.layer.kind);
+  }
+  return elements;
+}
+
+// In which layout a layer leaves its value, if all its inputs are in `before`, and that is not
+// kRowMajor.
+class LayoutAfter {
+ public:
+  LayoutAfter(const Network& network, const Step& step, Layout before)
+      : network_(network), step_(step), before_(before) {}
+
+  Layout operator()(const network::Conv2d&) const { return If(IsImage(step_.shape)); }
+  Layout operator()(const network::Linear& linear) const {
+    return If(before_ == Layout::kRows && WeightsOf(linear) >= kLinearInRun &&
+              *linear.in_features <= kMostInputs);
+  }
+  Layout operator()(const network::MaxPool2d& pool) const {
+    return If(pool.dilation == network::Pair{1, 1} && IsImage(step_.shape));
+  }
+  Layout operator()(const network::AdaptiveAvgPool2d& pool) const {
+    const Shape& input = ShapeOf(network_, step_.inputs.front());
+    // oneDNN adds up one value after the other, which is less exact than what LibTorch does here.
+    if (pool.output_size == network::Pair{1, 1} && input[2] * input[3] > kMostInSequence) {
+      return Layout::kRowMajor;
+    }
+    return If(input[2] % pool.output_size[0] == 0 && input[3] % pool.output_size[1] == 0);
+  }
+  Layout operator()(const network::Elementwise& elementwise) const {
+    return If(elementwise.op == network::ElementwiseOp::kAdd &&
+              std::all_of(step_.inputs.begin(), step_.inputs.end(), [this](std::size_t value) {
+                return ShapeOf(network_, value) == step_.shape;
+              }));
+  }
+  Layout operator()(const network::Activation& activation) const {
+    return If(activation.op == network::ActivationOp::kRelu);
+  }
+  Layout operator()(const network::Identity&) const { return before_; }
+  template <typename Other>
+  Layout operator()(const Other&) const {
+    return Layout::kRowMajor;
+  }
+
+ private:
+  Layout If(bool keeps) const { return keeps ? before_ : Layout::kRowMajor; }
+
+  const Network& network_;
+  const Step& step_;
+  const Layout before_;
+};
+
+// In which layout a layer that gets row-major values begins a run.
+Layout LayoutFrom(const Network& network, const Step& step) {
+  const Shape& input = ShapeOf(network, step.inputs.front());
+  if (const auto* conv = std::get_if<network::Conv2d>(&step.layer.kind)) {
+    const bool begins = IsImage(input) && IsImage(step.shape) && IsLarge(*conv, input);
+    return begins ? Layout::kImages : Layout::kRowMajor;
+  }
+  const auto* linear = std::get_if<network::Linear>(&step.layer.kind);
+  const bool begins = linear != nullptr && input.size() == 2 &&
+                      WeightsOf(*linear) >= kLargeLinear && *linear->in_features <= kMostInputs;
+  return begins ? Layout::kRows : Layout::kRowMajor;
+}
+
+// The layout that all inputs of `step` are in; kRowMajor where they differ.
+Layout LayoutOfInputs(const Network& network, const Step& step, const std::vector<StepPlan>& plan) {
+  const std::size_t inputs = network.inputs().size();
+  std::optional<Layout> common;
+  for (const std::size_t value : step.inputs) {
+    const Layout layout = value < inputs ? Layout::kRowMajor : plan[value - inputs].layout;
+    if (common.value_or(layout) != layout) return Layout::kRowMajor;
+    common = layout;
+  }
+  return common.value_or(Layout::kRowMajor);
+}
+
+}  // namespace
+
+std::vector<StepPlan> PlanSteps(const Network& network, const PlanOptions& options) {
+  const std::vector<std::optional<std::size_t>> norms = NormsAfter(network);
+  const bool derive_convolutions =
+      ElementsInAll<network::Conv2d>(network) <= options.most_convolution_elements;
+  const bool derive_linear =
+      ElementsInAll<network::Linear>(network) <= options.most_linear_elements;
+  std::vector<StepPlan> plan(network.steps().size());
+  for (std::size_t i = 0; i < plan.size(); ++i) {
+    const Step& step = network.steps()[i];
+    if (std::holds_alternative<network::Conv2d>(step.layer.kind) && !derive_convolutions) continue;
+    if (std::holds_alternative<network::Linear>(step.layer.kind) && !derive_linear) continue;
+    if (options.take_in_norms && norms[i].has_value()) {
+      plan[i].norm_taken_in = norms[i];
+      plan[*norms[i]].taken_in = true;
+    }
+    if (!options.pack) continue;
+    const Layout before = LayoutOfInputs(network, step, plan);
+    if (before == Layout::kRowMajor) {
+      plan[i].layout = LayoutFrom(network, step);
+    } else if (plan[i].taken_in) {
+      plan[i].layout = before;
+    } else {
+      plan[i].layout = std::visit(LayoutAfter(network, step, before), step.layer.kind);
+    }
+  }
+  return plan;
+}
+
+std::uint64_t DerivedElements(const Network& network, const std::vector<StepPlan>& plan) {
+  std::uint64_t elements = 0;
+  for (std::size_t i = 0; i < plan.size(); ++i) {
+    if (plan[i].layout == Layout::kRowMajor && !plan[i].norm_taken_in.has_value()) continue;
+    elements += ElementsOf(network.steps()[i].layer.kind);
+  }
+  return elements;
+}
+
+}  // namespace relight::model
