@@ -134,6 +134,8 @@ def main():
     find_harness(arguments.build)
     circumstances = {**figures.machine(), "rounds": arguments.rounds,
                      "load before": round(os.getloadavg()[0], 1)}
+    import load
+    circumstances["relightd"] = load.libraries()
     measured = measure_all(arguments)
     circumstances["load after"] = round(os.getloadavg()[0], 1)
     report(arguments, circumstances, measured)

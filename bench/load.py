@@ -6,12 +6,14 @@ import json
 import math
 import os
 import pathlib
+import re
 import subprocess
 
 import numpy as np
 import torch
 
 import harness
+import nets
 
 HERE = pathlib.Path(__file__).resolve().parent
 
@@ -63,6 +65,12 @@ def relight(nets, *flags):
         daemon.versions = itertools.count(2)  # Of what will be pushed.
         daemon.port, daemon.pid = daemon.grpc_port, daemon.process.pid
         yield daemon
+
+
+def libraries():
+    """What relightd computes with, in its own words: BLAS kernels, devices, threads."""
+    with relight([nets.SIMPLENET]) as daemon:
+        return re.search("LibTorch .*", daemon.wait_for_log("LibTorch")).group()
 
 
 class Generator:

@@ -46,7 +46,6 @@ class Loading:
     """All that was measured."""
 
     width: int
-    blas: str
     tiny_peak_bytes: int
     second_block: swaps.Swap  # The swap that makes it.
     rounds: dict  # By kind of checkpoint.
@@ -69,7 +68,7 @@ class Loading:
         rows = [[cells[0][0], *(f"{seconds:.3f}" for _, seconds in cells)]
                 for cells in zip(*columns)]
         rows.append(["swap that makes the second block", "", f"{self.second_block.seconds:.3f}"])
-        return f"{figures.table(['seconds', *self.rounds], rows)}\n\nrelightd: {self.blas}"
+        return figures.table(["seconds", *self.rounds], rows)
 
 
 def median_seconds(rounds):
@@ -143,4 +142,4 @@ def measure(load_floor, folder, width, round_count):
             for kind, path in paths.items():
                 rounds[kind].append(Round(floor(load_floor, paths[STATE_DICT]), daemon.swap(path),
                                           torch_loader.seconds(path)))
-        return Loading(width, daemon.blas(), tiny, second_block, rounds)
+        return Loading(width, tiny, second_block, rounds)

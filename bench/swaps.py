@@ -48,9 +48,6 @@ class SwappingDaemon(harness.Daemon):
         os.sync()
         return swap
 
-    def blas(self):
-        return re.search("LibTorch .*", self.wait_for_log("LibTorch")).group()
-
     def _first_answer(self):
         """Asks until the version answers; returns when that was asked for."""
         request = harness.infer_request(self.ones, MODEL, version=self.version)
