@@ -311,9 +311,7 @@ absl::StatusOr<std::vector<at::Tensor>> ComputeOnDevice(Device& device, const Si
 absl::StatusOr<std::vector<HostTensor>> ExecuteChecked(Device& device, const Signature& signature,
                                                        absl::Span<const HostTensor> inputs,
                                                        Computation computation) {
-  // OpenMP counts threads per calling thread; without this one, oneDNN would take all cores.
-  static thread_local const bool threads_set = (at::init_num_threads(), true);
-  static_cast<void>(threads_set);
+  LimitThreads();
   const c10::InferenceMode inference;
   std::vector<at::Tensor> arguments;
   arguments.reserve(inputs.size());
@@ -344,6 +342,11 @@ bool HasFreeDimensions(const Signature& signature) {
 }
 
 }  // namespace
+
+void LimitThreads() {
+  static thread_local const bool threads_set = (at::init_num_threads(), true);
+  static_cast<void>(threads_set);
+}
 
 absl::Status CheckInputs(const Signature& signature, absl::Span<const HostTensor> inputs) {
   if (inputs.size() != signature.inputs.size()) {

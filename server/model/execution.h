@@ -21,6 +21,10 @@ struct Signature {
   std::vector<TensorSpec> outputs;
 };
 
+// To be called on each thread before LibTorch computes there: OpenMP counts threads per calling
+// thread, and without this oneDNN would take all cores. Cheap from the second call on.
+void LimitThreads();
+
 // INVALID_ARGUMENT for inputs that are not as `signature` says.
 absl::Status CheckInputs(const Signature& signature, absl::Span<const HostTensor> inputs);
 

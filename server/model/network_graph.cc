@@ -140,6 +140,7 @@ class NetworkGraph final : public Graph {
 
  private:
   absl::StatusOr<std::unique_ptr<BoundModel>> BindTo(BoundWeights weights) const {
+    LimitThreads();
     Device& device = *plan_->device;
     const bool single = weights.compute_type == at::kFloat;
     if (plan_->small && device.shares_host_memory() && single) {
