@@ -30,7 +30,8 @@ ConvolutionWeights TakeIn(const BatchNormWeights& norm, const ConvolutionWeights
 
 // `packed`: float32 on the CPU; keeps a packed copy of the weights, takes
 // images in either layout and answers in Layout::kImages, an empty batch aside.
-Operation MakeConvolution(const network::Conv2d& conv, ConvolutionWeights weights, bool packed);
+// `step` is the convolution's.
+Operation MakeConvolution(const network::Step& step, ConvolutionWeights weights, bool packed);
 
 }  // namespace relight::model
 

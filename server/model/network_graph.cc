@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
 #include "server/model/bound_weights.h"
 #include "server/model/execution.h"
@@ -77,9 +78,8 @@ class BoundNetwork final : public BoundModel {
     for (std::size_t step = 0; step < steps.size(); ++step) {
       operations_.push_back(MakeOperation(plan_->network, steps, step, weights_.tensors));
     }
-    const std::size_t inputs = plan_->network.inputs().size();
     for (const std::size_t value : plan_->network.output_values()) {
-      output_layouts_.push_back(value < inputs ? Layout::kRowMajor : steps[value - inputs].layout);
+      output_layouts_.push_back(LayoutOf(plan_->network, steps, value));
     }
   }
 
@@ -151,7 +151,11 @@ class NetworkGraph final : public Graph {
     const std::uint64_t derived = DerivedElements(plan_->network, steps);
     if (derived == 0) return Make(steps, std::move(weights));
     if (device.shares_host_memory()) {
-      RELIGHT_RETURN_IF_ERROR(CheckFits(derived * sizeof(float), ReadAvailableMemory()));
+      const absl::Status fits = CheckFits(derived * sizeof(float), ReadAvailableMemory());
+      if (!fits.ok()) {
+        return absl::Status(fits.code(),
+                            absl::StrCat("packed copies of the weights: ", fits.message()));
+      }
     }
     const std::unique_ptr<StreamScope> scope = device.Use(Stream::kLoad);
     std::unique_ptr<BoundModel> bound = Make(steps, std::move(weights));

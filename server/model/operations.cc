@@ -82,13 +82,14 @@ class Maker {
         const std::map<std::string, at::Tensor>& weights)
       : network_(network),
         plan_(plan),
-        layer_(network.steps()[step].layer.name),
+        step_(network.steps()[step]),
+        layer_(step_.layer.name),
         weights_(weights) {}
 
   Operation operator()(const network::Linear&) const {
     return MakeLinear(Required("weight"), Optional("bias"), plan_.layout == Layout::kRows);
   }
-  Operation operator()(const network::Conv2d& conv) const {
+  Operation operator()(const network::Conv2d&) const {
     ConvolutionWeights weights{Required("weight"), Optional("bias")};
     if (plan_.norm_taken_in.has_value()) {
       const network::Layer& norm = network_.steps()[*plan_.norm_taken_in].layer;
@@ -97,7 +98,7 @@ class Maker {
                         std::get<network::BatchNorm>(norm.kind).eps},
                        weights);
     }
-    return MakeConvolution(conv, std::move(weights), plan_.layout == Layout::kImages);
+    return MakeConvolution(step_, std::move(weights), plan_.layout == Layout::kImages);
   }
   Operation operator()(const network::BatchNorm& norm) const {
     if (plan_.taken_in) return (*this)(network::Identity());
@@ -185,15 +186,10 @@ class Maker {
 
   const network::Network& network_;
   const StepPlan& plan_;
+  const network::Step& step_;
   const std::string& layer_;
   const std::map<std::string, at::Tensor>& weights_;
 };
-
-Layout LayoutOf(const network::Network& network, const std::vector<StepPlan>& plan,
-                std::size_t value) {
-  const std::size_t inputs = network.inputs().size();
-  return value < inputs ? Layout::kRowMajor : plan[value - inputs].layout;
-}
 
 }  // namespace
 

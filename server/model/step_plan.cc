@@ -14,8 +14,9 @@ using Shape = std::vector<std::int64_t>;
 constexpr std::int64_t kLargeLinear = std::int64_t{1} << 19;
 // Within a run, smaller layers are worth it too.
 constexpr std::int64_t kLinearInRun = 128 * 128;
-// How many values oneDNN may add up to one, for the sum to be exact enough.
-constexpr std::int64_t kMostInSequence = 16 * 16;
+// How many values oneDNN may add up to one, for the sum to be exact enough: a pool adds up one
+// after the other, a product of matrices several side by side.
+constexpr std::int64_t kMostPooled = 16 * 16;
 constexpr std::int64_t kMostInputs = 65536;
 
 const Shape& ShapeOf(const Network& network, std::size_t value) {
@@ -106,8 +107,8 @@ class LayoutAfter {
   }
   Layout operator()(const network::AdaptiveAvgPool2d& pool) const {
     const Shape& input = ShapeOf(network_, step_.inputs.front());
-    // oneDNN adds up one value after the other, which is less exact than what LibTorch does here.
-    if (pool.output_size == network::Pair{1, 1} && input[2] * input[3] > kMostInSequence) {
+    // Only for a single mean is LibTorch more exact than oneDNN.
+    if (pool.output_size == network::Pair{1, 1} && input[2] * input[3] > kMostPooled) {
       return Layout::kRowMajor;
     }
     return If(input[2] % pool.output_size[0] == 0 && input[3] % pool.output_size[1] == 0);
@@ -150,10 +151,9 @@ Layout LayoutFrom(const Network& network, const Step& step) {
 
 // The layout that all inputs of `step` are in; kRowMajor where they differ.
 Layout LayoutOfInputs(const Network& network, const Step& step, const std::vector<StepPlan>& plan) {
-  const std::size_t inputs = network.inputs().size();
   std::optional<Layout> common;
   for (const std::size_t value : step.inputs) {
-    const Layout layout = value < inputs ? Layout::kRowMajor : plan[value - inputs].layout;
+    const Layout layout = LayoutOf(network, plan, value);
     if (common.value_or(layout) != layout) return Layout::kRowMajor;
     common = layout;
   }
@@ -188,6 +188,11 @@ std::vector<StepPlan> PlanSteps(const Network& network, const PlanOptions& optio
     }
   }
   return plan;
+}
+
+Layout LayoutOf(const Network& network, const std::vector<StepPlan>& plan, std::size_t value) {
+  const std::size_t inputs = network.inputs().size();
+  return value < inputs ? Layout::kRowMajor : plan[value - inputs].layout;
 }
 
 std::uint64_t DerivedElements(const Network& network, const std::vector<StepPlan>& plan) {

@@ -50,6 +50,10 @@ struct PlanOptions {
 // call. They go on for as long as layers can keep the layout.
 std::vector<StepPlan> PlanSteps(const network::Network& network, const PlanOptions& options);
 
+// Of a value of the net; inputs are row-major.
+Layout LayoutOf(const network::Network& network, const std::vector<StepPlan>& plan,
+                std::size_t value);
+
 // How many elements are derived from the weights.
 std::uint64_t DerivedElements(const network::Network& network, const std::vector<StepPlan>& plan);
 
