@@ -130,9 +130,9 @@ absl::Status AddTyped(const Subject& subject, const WireInput& wire, std::uint64
                           " bytes that a request may have (--max-message-bytes)"));
   }
   total_bytes = *total;
-  RELIGHT_ASSIGN_OR_RETURN(std::vector<std::byte> bytes,
-                           UnpackContents(wire.contents, tensor.dtype, count, subject.text()));
-  out.unpacked.push_back(std::move(bytes));
+  absl::StatusOr<std::vector<std::byte>> bytes = UnpackContents(wire.contents, tensor.dtype, count);
+  if (!bytes.ok()) return Invalid(Concat(subject.text(), ": ", bytes.status().message()));
+  out.unpacked.push_back(*std::move(bytes));
   tensor.bytes.emplace_back(out.unpacked.back());
   return absl::OkStatus();
 }

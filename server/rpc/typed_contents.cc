@@ -35,18 +35,16 @@ std::string_view FieldName(ContentKind kind) {
 }
 
 absl::Status CheckKinds(const WireContents& contents, ContentKind wanted, DType dtype,
-                        std::uint64_t count, const std::string& subject) {
+                        std::uint64_t count) {
   for (std::uint32_t i = 1; i < kContentKinds; ++i) {
     const auto kind = static_cast<ContentKind>(i);
     if (kind == wanted || contents.count(kind) == 0) continue;
-    return absl::InvalidArgumentError(Concat(subject, ": ", ProtocolName(dtype),
-                                             " elements belong in ", FieldName(wanted), ", not in ",
-                                             FieldName(kind)));
+    return absl::InvalidArgumentError(Concat(ProtocolName(dtype), " elements belong in ",
+                                             FieldName(wanted), ", not in ", FieldName(kind)));
   }
   if (contents.count(wanted) == count) return absl::OkStatus();
-  return absl::InvalidArgumentError(Concat(subject, ": ", FieldName(wanted), " has ",
-                                           contents.count(wanted), " elements, the shape needs ",
-                                           count));
+  return absl::InvalidArgumentError(Concat(FieldName(wanted), " has ", contents.count(wanted),
+                                           " elements, the shape needs ", count));
 }
 
 // Stores elements one after the other; remembers the first that does not fit.
@@ -162,14 +160,13 @@ std::optional<ContentKind> ContentKindOf(DType dtype) {
 }
 
 absl::StatusOr<std::vector<std::byte>> UnpackContents(const WireContents& contents, DType dtype,
-                                                      std::uint64_t count,
-                                                      const std::string& subject) {
+                                                      std::uint64_t count) {
   const std::optional<ContentKind> kind = ContentKindOf(dtype);
   if (!kind) {
-    return absl::InvalidArgumentError(Concat(subject, ": ", ProtocolName(dtype),
-                                             " travels only as bytes, in raw_input_contents"));
+    return absl::InvalidArgumentError(
+        Concat(ProtocolName(dtype), " travels only as bytes, in raw_input_contents"));
   }
-  if (absl::Status status = CheckKinds(contents, *kind, dtype, count, subject); !status.ok()) {
+  if (absl::Status status = CheckKinds(contents, *kind, dtype, count); !status.ok()) {
     return status;
   }
   Unpacker unpacker(dtype, count);
@@ -177,11 +174,10 @@ absl::StatusOr<std::vector<std::byte>> UnpackContents(const WireContents& conten
     WireError error;
     const bool ok = VisitContents(WireReader(message, error),
                                   [&](ContentKind, std::uint64_t bits) { unpacker.Add(bits); });
-    if (!ok) return absl::InvalidArgumentError(Concat(subject, ": ", error.what));
+    if (!ok) return absl::InvalidArgumentError(Concat(error.what));
   }
   if (const std::optional<std::int64_t> misfit = unpacker.misfit()) {
-    return absl::InvalidArgumentError(
-        Concat(subject, ": ", *misfit, " does not fit ", ProtocolName(dtype)));
+    return absl::InvalidArgumentError(Concat(*misfit, " does not fit ", ProtocolName(dtype)));
   }
   return std::move(unpacker).Take();
 }

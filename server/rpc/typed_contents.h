@@ -23,11 +23,10 @@ namespace relight::rpc {
 std::optional<ContentKind> ContentKindOf(DType dtype);
 
 // `count` elements of `dtype`, little-endian. INVALID_ARGUMENT where the elements are in another
-// field, are fewer or more than `count`, or do not fit `dtype`; the message begins with `subject`.
+// field, are fewer or more than `count`, or do not fit `dtype`.
 // The caller bounds count * ItemSize(dtype) before.
 absl::StatusOr<std::vector<std::byte>> UnpackContents(const WireContents& contents, DType dtype,
-                                                      std::uint64_t count,
-                                                      const std::string& subject);
+                                                      std::uint64_t count);
 
 // The encoded InferTensorContents of `size_bytes` bytes at `data`. REQUIRES: ContentKindOf(dtype).
 std::string PackContents(DType dtype, const std::byte* data, std::uint64_t size_bytes);

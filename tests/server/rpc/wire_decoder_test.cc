@@ -315,7 +315,7 @@ TEST(WireDecoderTest, UnpackedNumbersAreReadToo) {
   ASSERT_TRUE(decoded.ok()) << decoded.status();
   EXPECT_THAT(decoded->inputs[0].shape, testing::ElementsAre(2, 3));
   EXPECT_EQ(decoded->inputs[0].contents.count(ContentKind::kInt), 2U);
-  const auto unpacked = UnpackContents(decoded->inputs[0].contents, DType::kInt8, 2, "x");
+  const auto unpacked = UnpackContents(decoded->inputs[0].contents, DType::kInt8, 2);
   ASSERT_TRUE(unpacked.ok()) << unpacked.status();
   EXPECT_THAT(*unpacked, testing::ElementsAre(std::byte{7}, std::byte{8}));
 }
