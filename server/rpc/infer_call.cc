@@ -1,11 +1,10 @@
 #include "server/rpc/infer_call.h"
 
 #include <string>
+#include <string_view>
 #include <utility>
-#include <vector>
 
 #include "absl/container/inlined_vector.h"
-#include "absl/functional/any_invocable.h"
 #include "absl/time/time.h"
 #include "base/status_macros.h"
 #include "server/rpc/concat.h"
@@ -16,16 +15,6 @@
 
 namespace relight::rpc {
 namespace {
-
-using InferReply = absl::AnyInvocable<void(absl::StatusOr<serving::InferResult>, const ReplyPlan&)>;
-
-// A request's bytes and what was made of them; alive until the core is done with it.
-struct RequestBytes {
-  grpc::Slice only;                 // Of a message that came in one piece.
-  std::vector<grpc::Slice> slices;  // Of the others.
-  absl::InlinedVector<ByteSpan, 4> spans;
-  std::vector<std::vector<std::byte>> unpacked;
-};
 
 // Nobody reads an answer then: ranking and encoding it would be for nothing.
 absl::Status ClientGone() { return absl::CancelledError("the client has gone"); }
@@ -41,51 +30,51 @@ ByteSpan SpanOf(const grpc::Slice& slice) {
   return {reinterpret_cast<const std::byte*>(slice.begin()), slice.size()};
 }
 
-absl::Status TakeSlices(const grpc::ByteBuffer& message, RequestBytes& bytes) {
-  if (message.TrySingleSlice(&bytes.only).ok()) {
-    bytes.spans.push_back(SpanOf(bytes.only));
+absl::Status TakeSlices(const grpc::ByteBuffer& message, IncomingRequest& incoming) {
+  if (message.TrySingleSlice(&incoming.only).ok()) {
+    incoming.spans.push_back(SpanOf(incoming.only));
     return absl::OkStatus();
   }
-  if (!message.Dump(&bytes.slices).ok()) {
+  if (!message.Dump(&incoming.slices).ok()) {
     return absl::InvalidArgumentError("the request's message could not be read");
   }
-  for (const grpc::Slice& slice : bytes.slices) bytes.spans.push_back(SpanOf(slice));
+  for (const grpc::Slice& slice : incoming.slices) incoming.spans.push_back(SpanOf(slice));
   return absl::OkStatus();
 }
 
-absl::Status Decode(const grpc::ByteBuffer& message, std::uint64_t max_bytes, RequestBytes& bytes,
-                    TranslatedRequest& out) {
+absl::Status Decode(const grpc::ByteBuffer& message, std::uint64_t max_bytes,
+                    IncomingRequest& incoming, TranslatedRequest& out) {
   if (message.Length() > max_bytes) {
     return absl::ResourceExhaustedError(Concat("the request has ", message.Length(),
                                                " bytes, at most ", max_bytes,
                                                " are taken (--max-message-bytes)"));
   }
-  RELIGHT_RETURN_IF_ERROR(TakeSlices(message, bytes));
-  RELIGHT_ASSIGN_OR_RETURN(WireRequest wire, DecodeInferRequest(bytes.spans));
+  RELIGHT_RETURN_IF_ERROR(TakeSlices(message, incoming));
+  RELIGHT_ASSIGN_OR_RETURN(WireRequest wire, DecodeInferRequest(incoming.spans));
   return TranslateRequest(std::move(wire), max_bytes, out);
 }
 
-// Decodes `message` and hands it to the core. `reply` is called exactly once, on any thread.
+// Decodes `message` and hands it to the core, which keeps `incoming` for as long as it needs.
+// `reply` is called exactly once, on any thread; `incoming` has its plan by then.
 void StartInfer(InferEnvironment& environment, const grpc::ByteBuffer& message, absl::Time deadline,
-                std::shared_ptr<const std::atomic<bool>> cancelled, InferReply reply) {
-  auto bytes = std::make_shared<RequestBytes>();
+                std::shared_ptr<const std::atomic<bool>> cancelled,
+                std::shared_ptr<IncomingRequest> incoming, serving::InferDone reply) {
   TranslatedRequest translated;
-  const absl::Status decoded = Decode(message, environment.max_message_bytes, *bytes, translated);
+  const absl::Status decoded =
+      Decode(message, environment.max_message_bytes, *incoming, translated);
+  incoming->plan = std::move(translated.plan);
   if (!decoded.ok()) {
-    environment.core.CountInvalidRequest(translated.plan.model);
-    reply(decoded, translated.plan);
+    environment.core.CountInvalidRequest(incoming->plan.model);
+    reply(decoded);
     return;
   }
-  bytes->unpacked = std::move(translated.unpacked);
+  incoming->unpacked = std::move(translated.unpacked);
+  const std::string_view model = incoming->plan.model;
   serving::InferRequest& request = translated.request;
   request.deadline = deadline;
   request.cancelled = std::move(cancelled);
-  request.keep_alive = std::move(bytes);
-  const std::string model = translated.plan.model;
-  environment.core.Infer(
-      model, std::move(request),
-      [plan = std::move(translated.plan), reply = std::move(reply)](
-          absl::StatusOr<serving::InferResult> result) mutable { reply(std::move(result), plan); });
+  request.keep_alive = std::move(incoming);
+  environment.core.Infer(model, std::move(request), std::move(reply));
 }
 
 grpc::Slice ToSlice(std::string text) {
@@ -127,20 +116,27 @@ bool WantsErrorsAsStatus(const grpc::CallbackServerContext& context) {
 
 }  // namespace
 
-InferCall::InferCall(InferEnvironment& environment, const grpc::CallbackServerContext& context,
-                     const grpc::ByteBuffer& request, grpc::ByteBuffer& response)
-    : environment_(environment),
-      in_time_(environment.calls.Enter()),
-      response_(response),
-      cancelled_(std::make_shared<std::atomic<bool>>(false)) {
-  StartInfer(environment_, request, DeadlineOf(context), cancelled_,
-             [this](absl::StatusOr<serving::InferResult> result, const ReplyPlan& plan) {
-               Reply(std::move(result), plan);
+InferCall::InferCall(InferEnvironment& environment, grpc::ByteBuffer& response)
+    : environment_(environment), in_time_(environment.calls.Enter()), response_(response) {}
+
+grpc::ServerUnaryReactor* InferCall::Start(InferEnvironment& environment,
+                                           const grpc::CallbackServerContext& context,
+                                           const grpc::ByteBuffer& request,
+                                           grpc::ByteBuffer& response) {
+  // One allocation for all that the call needs itself.
+  const auto call = std::make_shared<InferCall>(environment, response);
+  call->self_ = call;
+  StartInfer(environment, request, DeadlineOf(context), {call, &call->cancelled_},
+             {call, &call->incoming_},
+             [raw = call.get()](absl::StatusOr<serving::InferResult> result) {
+               raw->Reply(std::move(result));
              });
+  return call.get();
 }
 
-void InferCall::Reply(absl::StatusOr<serving::InferResult> result, const ReplyPlan& plan) {
-  if (result.ok() && cancelled_->load(std::memory_order_relaxed)) result = ClientGone();
+void InferCall::Reply(absl::StatusOr<serving::InferResult> result) {
+  const ReplyPlan& plan = incoming_.plan;
+  if (result.ok() && cancelled_.load(std::memory_order_relaxed)) result = ClientGone();
   if (!result.ok()) return Finish(ToGrpcStatus(result.status()));
   const bool batched = IsBatched(environment_.core, plan);
   const absl::StatusOr<WireResponse> response =
@@ -152,12 +148,12 @@ void InferCall::Reply(absl::StatusOr<serving::InferResult> result, const ReplyPl
   Finish(grpc::Status::OK);
 }
 
-void InferCall::OnCancel() { cancelled_->store(true, std::memory_order_relaxed); }
+void InferCall::OnCancel() { cancelled_.store(true, std::memory_order_relaxed); }
 
 void InferCall::OnDone() {
   CallCount& calls = environment_.calls;
   const bool in_time = in_time_;
-  delete this;
+  self_.reset();  // The end of this, unless the core has it still.
   calls.Leave(in_time);
 }
 
@@ -197,15 +193,17 @@ void InferStream::OnReadDone(bool ok) {
     ++unanswered_;
     PumpLocked();
   }
-  StartInfer(environment_, message, deadline_, cancelled_,
-             [self = shared_from_this(), answer](absl::StatusOr<serving::InferResult> result,
-                                                 const ReplyPlan& plan) {
-               self->Reply(*answer, std::move(result), plan);
-             });
+  // Not part of the answer, which may have to wait for those before it.
+  const auto incoming = std::make_shared<IncomingRequest>();
+  StartInfer(
+      environment_, message, deadline_, cancelled_, incoming,
+      [self = shared_from_this(), answer, incoming](absl::StatusOr<serving::InferResult> result) {
+        self->Reply(*answer, incoming->plan, std::move(result));
+      });
 }
 
-void InferStream::Reply(Answer& answer, absl::StatusOr<serving::InferResult> result,
-                        const ReplyPlan& plan) {
+void InferStream::Reply(Answer& answer, const ReplyPlan& plan,
+                        absl::StatusOr<serving::InferResult> result) {
   if (result.ok() && cancelled_->load(std::memory_order_relaxed)) result = ClientGone();
   absl::Status error = result.status();
   grpc::ByteBuffer message;

@@ -5,6 +5,7 @@
 #include <grpcpp/server_context.h>
 #include <grpcpp/support/byte_buffer.h>
 #include <grpcpp/support/server_callback.h>
+#include <grpcpp/support/slice.h>
 
 #include <atomic>
 #include <cstddef>
@@ -12,13 +13,16 @@
 #include <deque>
 #include <memory>
 #include <optional>
+#include <vector>
 
+#include "absl/container/inlined_vector.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "base/mutex.h"
 #include "server/rpc/call_set.h"
 #include "server/rpc/infer_translation.h"
+#include "server/rpc/wire_reader.h"
 #include "server/serving/server_core.h"
 
 namespace relight::rpc {
@@ -30,11 +34,24 @@ struct InferEnvironment {
   CallCount calls;
 };
 
-// One ModelInfer. Deletes itself when done.
+// What a call keeps of a request while the core has it.
+struct IncomingRequest {
+  grpc::Slice only;                 // Of a message that came in one piece.
+  std::vector<grpc::Slice> slices;  // Of the others.
+  absl::InlinedVector<ByteSpan, 4> spans;
+  std::vector<std::vector<std::byte>> unpacked;
+  ReplyPlan plan;
+};
+
+// One ModelInfer. It owns itself until it is done; the core may keep it, for the request's bytes,
+// a little longer.
 class InferCall final : public grpc::ServerUnaryReactor {
  public:
-  InferCall(InferEnvironment& environment, const grpc::CallbackServerContext& context,
-            const grpc::ByteBuffer& request, grpc::ByteBuffer& response);
+  static grpc::ServerUnaryReactor* Start(InferEnvironment& environment,
+                                         const grpc::CallbackServerContext& context,
+                                         const grpc::ByteBuffer& request,
+                                         grpc::ByteBuffer& response);
+  InferCall(InferEnvironment& environment, grpc::ByteBuffer& response);
 
   // OnCancel and OnDone only set a flag and free memory: gRPC need not wake a thread of its own to
   // call them, which otherwise happens once for every request.
@@ -43,12 +60,14 @@ class InferCall final : public grpc::ServerUnaryReactor {
  private:
   void OnCancel() override;
   void OnDone() override;
-  void Reply(absl::StatusOr<serving::InferResult> result, const ReplyPlan& plan);
+  void Reply(absl::StatusOr<serving::InferResult> result);
 
   InferEnvironment& environment_;
   const bool in_time_;
   grpc::ByteBuffer& response_;
-  std::shared_ptr<std::atomic<bool>> cancelled_;
+  std::atomic<bool> cancelled_{false};
+  IncomingRequest incoming_;
+  std::shared_ptr<InferCall> self_;
 };
 
 // One ModelStreamInfer: requests run side by side, up to kMaxInFlight of them (then reading
@@ -78,7 +97,7 @@ class InferStream final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc:
   void OnCancel() override;
   void OnDone() override;
 
-  void Reply(Answer& answer, absl::StatusOr<serving::InferResult> result, const ReplyPlan& plan);
+  void Reply(Answer& answer, const ReplyPlan& plan, absl::StatusOr<serving::InferResult> result);
   void PumpLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void AbortLocked(absl::Status reason) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void FinishIfIdleLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

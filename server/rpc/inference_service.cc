@@ -51,7 +51,7 @@ void InferenceService::EndStreams() {
 grpc::ServerUnaryReactor* InferenceService::ModelInfer(Context* context,
                                                        const grpc::ByteBuffer* request,
                                                        grpc::ByteBuffer* response) {
-  return new InferCall(environment_, *context, *request, *response);
+  return InferCall::Start(environment_, *context, *request, *response);
 }
 
 grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* InferenceService::ModelStreamInfer(

@@ -11,8 +11,37 @@ void AppendString(std::string& out, std::uint32_t field, std::string_view text) 
   if (!text.empty()) AppendDelimited(out, field, text);
 }
 
-std::string EncodeParameter(const WireResponse::Value& value) {
-  std::string out;
+std::size_t VarintSize(std::uint64_t value) {
+  std::size_t size = 1;
+  while (value >>= 7) ++size;
+  return size;
+}
+
+// Of a field whose number is below 16.
+std::size_t DelimitedSize(std::size_t bytes) { return 1 + VarintSize(bytes) + bytes; }
+
+std::size_t StringSize(std::string_view text) {
+  return text.empty() ? 0 : DelimitedSize(text.size());
+}
+
+void AppendLength(std::string& out, std::uint32_t field, std::size_t size) {
+  AppendTag(out, field, kLengthDelimited);
+  AppendVarint(out, size);
+}
+
+std::size_t ValueSize(const WireResponse::Value& value) {
+  if (std::holds_alternative<bool>(value)) return 2;
+  if (const std::int64_t* number = std::get_if<std::int64_t>(&value)) {
+    return 1 + VarintSize(static_cast<std::uint64_t>(*number));
+  }
+  return DelimitedSize(std::get<std::string_view>(value).size());
+}
+
+void AppendParameter(std::string& out, std::string_view key, const WireResponse::Value& value) {
+  const std::size_t value_size = ValueSize(value);
+  AppendLength(out, 4, DelimitedSize(key.size()) + DelimitedSize(value_size));
+  AppendDelimited(out, 1, key);
+  AppendLength(out, 2, value_size);
   if (const bool* flag = std::get_if<bool>(&value)) {
     AppendTag(out, 1, kVarint);
     AppendVarint(out, *flag ? 1 : 0);
@@ -22,25 +51,22 @@ std::string EncodeParameter(const WireResponse::Value& value) {
   } else {
     AppendDelimited(out, 3, std::get<std::string_view>(value));
   }
-  return out;
-}
-
-void AppendParameter(std::string& out, std::string_view key, const WireResponse::Value& value) {
-  std::string entry;
-  AppendDelimited(entry, 1, key);
-  AppendDelimited(entry, 2, EncodeParameter(value));
-  AppendDelimited(out, 4, entry);
 }
 
 void AppendOutput(std::string& out, const WireOutput& output, bool raw) {
-  std::string encoded;
-  AppendString(encoded, 1, output.name);
-  AppendString(encoded, 2, output.datatype);
-  std::string shape;
-  for (const std::int64_t dim : output.shape) AppendVarint(shape, static_cast<std::uint64_t>(dim));
-  AppendString(encoded, 3, shape);
-  if (!raw) AppendDelimited(encoded, 5, output.contents);
-  AppendDelimited(out, 5, encoded);
+  std::size_t shape_size = 0;
+  for (const std::int64_t dim : output.shape) {
+    shape_size += VarintSize(static_cast<std::uint64_t>(dim));
+  }
+  AppendLength(out, 5,
+               StringSize(output.name) + StringSize(output.datatype) +
+                   (output.shape.empty() ? 0 : DelimitedSize(shape_size)) +
+                   (raw ? 0 : DelimitedSize(output.contents.size())));
+  AppendString(out, 1, output.name);
+  AppendString(out, 2, output.datatype);
+  if (!output.shape.empty()) AppendLength(out, 3, shape_size);
+  for (const std::int64_t dim : output.shape) AppendVarint(out, static_cast<std::uint64_t>(dim));
+  if (!raw) AppendDelimited(out, 5, output.contents);
 }
 
 void AppendRaw(WireMessage& message, const WireOutput& output) {
