@@ -16,6 +16,7 @@
 #include "server/model/blas.h"
 #include "server/model/device.h"
 #include "server/model/network_graph.h"
+#include "server/model/tensor_memory.h"
 #include "server/model/torch_error.h"
 #include "server/model/torchscript_graph.h"
 #ifdef RELIGHT_WITH_CUDA
@@ -116,6 +117,7 @@ class TorchBackend final : public GraphFactory {
 }  // namespace
 
 std::unique_ptr<GraphFactory> MakeTorchBackend(const TorchSettings& settings) {
+  KeepTensorMemory();
   at::set_num_threads(settings.intra_op_threads);
   try {
     at::set_num_interop_threads(1);
