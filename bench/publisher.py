@@ -25,11 +25,19 @@ def save_some(folder, net, change=lambda state: None):
     return paths
 
 
+def yield_to_others():
+    """All threads but the main one, from which the processes that are started inherit."""
+    for thread in map(int, os.listdir("/proc/self/task")):
+        if thread != os.getpid():
+            os.setpriority(os.PRIO_PROCESS, thread, 19)
+
+
 class Publisher:
     """Moves checkpoints into a model's watched folder in turn, each under a new version, until it is
     left. A context manager: leaving it waits until the last of them is served or refused.
 
-    A daemon that was held up may pass over a version for the next one, as it should."""
+    A daemon that was held up may pass over a version for the next one, as it should. What works
+    here, a trainer's machine would do: it gets out of the way of the requests that are measured."""
 
     def __init__(self, daemon, model, files, every):
         """`every`: seconds from one to the next; 0: as soon as the one before serves. The files must
@@ -62,6 +70,7 @@ class Publisher:
         self._statuses = self.daemon.admin.Watch(request)
         for thread in self._threads:
             thread.start()
+        yield_to_others()
         return self
 
     def __exit__(self, kind, *_):

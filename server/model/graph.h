@@ -52,6 +52,10 @@ class BoundModel {
   // INVALID_ARGUMENT where the shapes do.
   virtual absl::StatusOr<std::vector<HostTensor>> Forward(
       absl::Span<const HostTensor> inputs) const = 0;
+
+  // Whether a Forward of inputs that have `input_bytes` together is sure to take no longer than
+  // waking another thread for it would: some microseconds.
+  virtual bool IsQuick(std::uint64_t /*input_bytes*/) const { return false; }
 };
 
 // How inputs become outputs; holds no weights.

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/container/inlined_vector.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "base/escape.h"
@@ -43,7 +44,7 @@ void BatchRunner::Run(PendingList batch) {
   std::vector<std::unique_ptr<PendingRequest>> requests;
   requests.reserve(batch.size());
   while (!batch.empty()) requests.push_back(batch.PopFront());
-  Outcome outcome = Compute(requests);
+  Outcome outcome = Compute(requests, slot_.Find(requests.front()->admitted.key.version));
   const bool retry_alone = !outcome.outputs.ok() && outcome.reached_graph && requests.size() > 1;
   if (!retry_alone) {
     Answer(requests, std::move(outcome));
@@ -52,14 +53,19 @@ void BatchRunner::Run(PendingList batch) {
   for (std::unique_ptr<PendingRequest>& pending : requests) RunAlone(std::move(pending));
 }
 
+void BatchRunner::Run(std::unique_ptr<PendingRequest> pending, const Slot::Handle& version) {
+  const BatchView batch(&pending, 1);
+  Answer(batch, Compute(batch, version));
+}
+
 void BatchRunner::RunAlone(std::unique_ptr<PendingRequest> pending) {
   pending->drop = ReasonToDrop(pending->request, clock_.Now());
   if (pending->drop != DropReason::kNone) {
     Drop(*pending);
     return;
   }
-  const BatchView batch(&pending, 1);
-  Answer(batch, Compute(batch));
+  const Slot::Handle version = slot_.Find(pending->admitted.key.version);
+  Run(std::move(pending), version);
 }
 
 void BatchRunner::Drop(PendingRequest& pending) {
@@ -68,30 +74,20 @@ void BatchRunner::Drop(PendingRequest& pending) {
   pending.done(failure.status);
 }
 
-BatchRunner::Outcome BatchRunner::Compute(BatchView batch) {
+BatchRunner::Outcome BatchRunner::Compute(BatchView batch, const Slot::Handle& version) {
   Outcome outcome;
   outcome.started = outcome.assembled = outcome.computed = std::chrono::steady_clock::now();
-  const std::optional<std::int64_t> version = batch.front()->admitted.key.version;
-  const Slot::Handle handle = version.has_value() ? slot_.Find(*version) : slot_.Current();
-  if (handle == nullptr) {
-    outcome.outputs = NotServed(signature_, slot_, version);
+  if (version == nullptr) {
+    outcome.outputs = NotServed(signature_, slot_, batch.front()->admitted.key.version);
     return outcome;
   }
   outcome.reached_graph = true;
-  outcome.version = handle->version;
-  outcome.generation = handle->generation;
-  outcome.weights_digest = handle->weights_digest;
-  outcome.counters = handle->counters;
-  outcome.outputs = Forward(*handle->model, batch, outcome);
+  outcome.version = version->version;
+  outcome.generation = version->generation;
+  outcome.weights_digest = version->weights_digest;
+  outcome.counters = version->counters;
+  outcome.outputs = Forward(*version->model, batch, outcome);
   return outcome;
-}
-
-void BatchRunner::NoteRun(std::chrono::nanoseconds duration) {
-  // A long run counts less with each one after it. Threads may overwrite each other's; the next run
-  // puts it right.
-  const std::int64_t before = longest_run_ns_.load(std::memory_order_relaxed);
-  const std::int64_t faded = before == kNoRun ? 0 : before - before / 8;
-  longest_run_ns_.store(std::max<std::int64_t>(duration.count(), faded), std::memory_order_relaxed);
 }
 
 absl::StatusOr<std::vector<model::HostTensor>> BatchRunner::Forward(const model::BoundModel& model,
@@ -102,7 +98,6 @@ absl::StatusOr<std::vector<model::HostTensor>> BatchRunner::Forward(const model:
   outcome.assembled = std::chrono::steady_clock::now();
   absl::StatusOr<std::vector<model::HostTensor>> outputs = model.Forward(inputs);
   outcome.computed = std::chrono::steady_clock::now();
-  NoteRun(outcome.computed - outcome.assembled);
   if (!outputs.ok()) return GraphError(outputs.status());
   RELIGHT_RETURN_IF_ERROR(CheckOutputs(signature_, TotalRows(batch), *outputs));
   return outputs;
@@ -114,7 +109,7 @@ void BatchRunner::Answer(BatchView batch, Outcome outcome) {
     return;
   }
   const std::int64_t rows = TotalRows(batch);
-  std::vector<InferResult> results;
+  absl::InlinedVector<InferResult, 1> results;
   results.reserve(batch.size());
   std::int64_t first_row = 0;
   for (const std::unique_ptr<PendingRequest>& pending : batch) {

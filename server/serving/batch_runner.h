@@ -4,10 +4,8 @@
 #ifndef RELIGHT_SERVER_SERVING_BATCH_RUNNER_H_
 #define RELIGHT_SERVER_SERVING_BATCH_RUNNER_H_
 
-#include <atomic>
 #include <chrono>
 #include <cstdint>
-#include <limits>
 #include <memory>
 #include <optional>
 #include <string>
@@ -39,14 +37,11 @@ class BatchRunner {
   // Answers all of `batch`, which shares a key. Where the graph fails for several requests
   // together, each is run alone, so that none fails for its neighbour's sake.
   void Run(PendingList batch);
+  // The same for one, by the version that its key asks for, which is loaded.
+  void Run(std::unique_ptr<PendingRequest> pending, const Slot::Handle& version);
 
   // Answers a request that is not run; `drop` says why.
   void Drop(PendingRequest& pending);
-
-  // How long the graph's recent runs took at most; the longest possible before the first.
-  std::chrono::nanoseconds longest_recent_run() const {
-    return std::chrono::nanoseconds(longest_run_ns_.load(std::memory_order_relaxed));
-  }
 
  private:
   using TimePoint = std::chrono::steady_clock::time_point;
@@ -62,12 +57,10 @@ class BatchRunner {
     TimePoint started, assembled, computed;
   };
 
-  static constexpr std::int64_t kNoRun = std::numeric_limits<std::int64_t>::max();
-
-  Outcome Compute(BatchView batch);
+  // By the version that the batch's key asks for; null where it is not loaded.
+  Outcome Compute(BatchView batch, const Slot::Handle& version);
   absl::StatusOr<std::vector<model::HostTensor>> Forward(const model::BoundModel& model,
                                                          BatchView batch, Outcome& outcome);
-  void NoteRun(std::chrono::nanoseconds duration);
   void Answer(BatchView batch, Outcome outcome);
   void AnswerFailure(BatchView batch, const Outcome& outcome);
   void RunAlone(std::unique_ptr<PendingRequest> pending);
@@ -77,7 +70,6 @@ class BatchRunner {
   ModelCounters& counters_;
   const Clock& clock_;
   const std::shared_ptr<BatchBuffers> buffers_ = BatchBuffers::Create();
-  std::atomic<std::int64_t> longest_run_ns_{kNoRun};
 };
 
 }  // namespace relight::serving

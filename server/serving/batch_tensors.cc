@@ -60,21 +60,24 @@ absl::StatusOr<model::HostTensor> AssembleInput(BatchView batch, std::size_t pos
   return tensor;
 }
 
+// Empty where nothing is.
 std::string DescribeWrongOutput(const TensorSpec& spec, const model::HostTensor& output,
                                 std::int64_t rows, bool batched) {
-  const std::string subject = absl::StrCat("output ", Escape(spec.name), ": the graph returned ");
+  const auto subject = [&spec] {
+    return absl::StrCat("output ", Escape(spec.name), ": the graph returned ");
+  };
   if (output.dtype != spec.dtype) {
-    return absl::StrCat(subject, "datatype ", FormatDType(output.dtype), ", the model promises ",
+    return absl::StrCat(subject(), "datatype ", FormatDType(output.dtype), ", the model promises ",
                         FormatDType(spec.dtype));
   }
   if (batched && (output.shape.empty() || output.shape.front() != rows)) {
-    return absl::StrCat(subject, "shape ", FormatShape(output.shape), " for a batch of ", rows,
+    return absl::StrCat(subject(), "shape ", FormatShape(output.shape), " for a batch of ", rows,
                         " rows: its first dimension must be the batch's");
   }
   const std::optional<std::uint64_t> needed = DenseBytes(output.dtype, output.shape);
   if (needed != output.size_bytes || (output.size_bytes > 0 && output.data == nullptr)) {
-    return absl::StrCat(subject, output.size_bytes, " bytes for shape ", FormatShape(output.shape),
-                        " of ", FormatDType(output.dtype));
+    return absl::StrCat(subject(), output.size_bytes, " bytes for shape ",
+                        FormatShape(output.shape), " of ", FormatDType(output.dtype));
   }
   return "";
 }

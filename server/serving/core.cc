@@ -73,7 +73,6 @@ Core::Core(const CoreOptions& options, model::GraphFactory& factory, const Clock
                     SpoolFolder(options.state_dir),
                     options.snapshot_dir},
       pins_(std::move(pins)) {
-  surroundings_.quick_run = options.quick_run;
   if (threads == Threads::kNone) return;
   loaders_ = std::make_unique<WorkerPool>("loader", options.load_threads);
   after_swap_ = std::make_unique<WorkerPool>("after-swap", 1);
@@ -272,7 +271,7 @@ absl::StatusOr<std::shared_ptr<const ModelInfo>> Core::GetModelInfo(std::string_
 absl::StatusOr<bool> Core::IsModelReady(std::string_view model,
                                         std::optional<std::int64_t> version) const {
   RELIGHT_ASSIGN_OR_RETURN(const Entry entry, Find(model));
-  return entry.front.path != nullptr && entry.front.path->slot().Serves(version);
+  return entry.front.path != nullptr && entry.front.path->slot().Find(version) != nullptr;
 }
 
 std::vector<std::string> Core::ModelNames() const {

@@ -109,9 +109,7 @@ Deployment::Deployment(config::ModelConfig config, std::unique_ptr<model::Graph>
   signature.inputs = graph_->inputs();
   signature.outputs = graph_->outputs();
   signature.batching = config_.batching;
-  const bool described = std::holds_alternative<network::Network>(config_.graph);
-  path_ = MakeRequestPath(std::move(signature), surroundings.compute, Clock::Real(),
-                          described ? surroundings.quick_run : absl::ZeroDuration());
+  path_ = MakeRequestPath(std::move(signature), surroundings.compute);
   if (surroundings_.draining) path_->StopAdmitting(Draining());
 }
 

@@ -44,10 +44,9 @@ struct Surroundings {
   // Has the manager look again; any thread.
   std::function<void()> wake;
   std::string spool_folder;
-  std::string snapshot_folder;                      // Empty: there are none.
-  std::atomic<bool> stopping{false};                // Loads and background work end early.
-  std::atomic<bool> draining{false};                // New requests are refused, and stay so.
-  absl::Duration quick_run = absl::ZeroDuration();  // See CoreOptions.
+  std::string snapshot_folder;        // Empty: there are none.
+  std::atomic<bool> stopping{false};  // Loads and background work end early.
+  std::atomic<bool> draining{false};  // New requests are refused, and stay so.
 };
 
 class Deployment {

@@ -20,16 +20,11 @@
 namespace relight::serving {
 namespace {
 
-// More rows may take longer than those that were run before.
-constexpr std::uint64_t kMostBytesHere = 16 << 10;
-
 class QueuedRequestPath final : public RequestPath, private BatchSource {
  public:
-  QueuedRequestPath(Signature signature, std::shared_ptr<ComputePool> pool, const Clock& clock,
-                    absl::Duration quick_run)
+  QueuedRequestPath(Signature signature, std::shared_ptr<ComputePool> pool, const Clock& clock)
       : signature_(std::move(signature)),
         clock_(clock),
-        quick_run_(absl::ToChronoNanoseconds(quick_run)),
         admission_(signature_),
         counters_(signature_.batching.max_batch_size),
         queue_(signature_.batching),
@@ -47,12 +42,22 @@ class QueuedRequestPath final : public RequestPath, private BatchSource {
     pending->arrived = std::chrono::steady_clock::now();
     pending->request = std::move(request);
     pending->done = std::move(done);
-    if (const std::optional<Failure> failure = Admit(pending); failure.has_value()) {
+    Slot::Handle version;
+    std::optional<Failure> failure = Admit(*pending, version);
+    if (!failure.has_value()) {
+      const std::uint64_t size_bytes = pending->admitted.size_bytes;
+      if (version->model->IsQuick(size_bytes) && queue_.TakeAtOnce(size_bytes)) {
+        return RunHere(std::move(pending), version);
+      }
+      version.reset();
+      failure = Enqueue(pending);
+    }
+    if (failure.has_value()) {
       counters_.AddFailure(failure->reason);
       pending->done(failure->status);
       return;
     }
-    if (!RunHere()) pool_->Schedule(*this);
+    pool_->Schedule(*this);
   }
 
   Slot& slot() override { return slot_; }
@@ -103,21 +108,27 @@ class QueuedRequestPath final : public RequestPath, private BatchSource {
   }
 
  private:
-  // Queues `pending`, or leaves it with the caller and says why.
-  std::optional<Failure> Admit(std::unique_ptr<PendingRequest>& pending) {
-    const InferRequest& request = pending->request;
-    const absl::Time now = clock_.Now();
-    const DropReason drop = ReasonToDrop(request, now);
+  // Finds the version that `pending` asks for, or says why it may not be run.
+  std::optional<Failure> Admit(PendingRequest& pending, Slot::Handle& version) const {
+    const InferRequest& request = pending.request;
+    const DropReason drop = ReasonToDrop(request, clock_.Now());
     if (drop != DropReason::kNone) return DropFailure(drop, request);
     absl::StatusOr<AdmittedRequest> admitted = admission_.Check(request);
     if (!admitted.ok()) return Failure{FailureReason::kInvalid, admitted.status()};
-    if (!slot_.Serves(request.version)) {
+    version = slot_.Find(request.version);
+    if (version == nullptr) {
       absl::Status status = queue_.stop_reason();
       if (status.ok()) status = NotServed(signature_, slot_, request.version);
       return Failure{ReasonOf(status), status};
     }
-    pending->admitted = std::move(admitted).value();
-    const std::size_t level = LevelOf(request.priority);
+    pending.admitted = std::move(admitted).value();
+    return std::nullopt;
+  }
+
+  // Queues `pending`, or leaves it with the caller and says why.
+  std::optional<Failure> Enqueue(std::unique_ptr<PendingRequest>& pending) {
+    const absl::Time now = clock_.Now();
+    const std::size_t level = LevelOf(pending->request.priority);
     const config::QueuePolicy& policy = signature_.batching.levels[level];
     pending->rank = 2 * level;
     if (!policy.allow_timeout_override) pending->request.queue_timeout = policy.default_timeout;
@@ -133,33 +144,29 @@ class QueuedRequestPath final : public RequestPath, private BatchSource {
     return exists ? static_cast<std::size_t>(priority) - 1 : batching.default_level;
   }
 
-  void RunOne() override { Run(queue_.Take(clock_.Now(), std::chrono::steady_clock::now())); }
-
-  // Runs the request that has just come on the thread that brought it; false where that is not for
-  // it to do. Ends the process, as it would on a compute thread, where memory runs out for it.
-  bool RunHere() noexcept {
-    if (runner_.longest_recent_run() >= quick_run_) return false;
-    return Run(queue_.TakeAlone(kMostBytesHere, clock_.Now(), std::chrono::steady_clock::now()));
+  // On the thread that brought `pending`. Ends the process, as it would on a compute thread, where
+  // memory runs out for it.
+  void RunHere(std::unique_ptr<PendingRequest> pending, const Slot::Handle& version) noexcept {
+    runner_.Run(std::move(pending), version);
+    queue_.Finished(1);
   }
 
-  // Whether there was anything to do.
-  bool Run(RequestQueue::Taken taken) {
+  void RunOne() override {
+    RequestQueue::Taken taken = queue_.Take(clock_.Now(), std::chrono::steady_clock::now());
     if (taken.more) {
       pool_->Schedule(*this);
     } else if (taken.look_again.has_value()) {
       pool_->ScheduleAt(*this, *taken.look_again);
     }
     const std::size_t requests = taken.batch.size() + taken.dropped.size();
-    if (requests == 0) return false;
+    if (requests == 0) return;
     while (!taken.dropped.empty()) runner_.Drop(*taken.dropped.PopFront());
     if (!taken.batch.empty()) runner_.Run(std::move(taken.batch));
     queue_.Finished(requests);
-    return true;
   }
 
   const Signature signature_;
   const Clock& clock_;
-  const std::chrono::nanoseconds quick_run_;
   const Admission admission_;
   Slot slot_;
   ModelCounters counters_;
@@ -171,9 +178,8 @@ class QueuedRequestPath final : public RequestPath, private BatchSource {
 }  // namespace
 
 std::unique_ptr<RequestPath> MakeRequestPath(Signature signature, std::shared_ptr<ComputePool> pool,
-                                             const Clock& clock, absl::Duration quick_run) {
-  return std::make_unique<QueuedRequestPath>(std::move(signature), std::move(pool), clock,
-                                             quick_run);
+                                             const Clock& clock) {
+  return std::make_unique<QueuedRequestPath>(std::move(signature), std::move(pool), clock);
 }
 
 }  // namespace relight::serving

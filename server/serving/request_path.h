@@ -67,12 +67,10 @@ class RequestPath {
   virtual void FillStatistics(ModelStatistics& out) const = 0;
 };
 
-// `clock` tells deadlines and must outlive the path. A small request beside which none waits or
-// runs is run on the thread that brings it, where the graph's recent runs took less than
-// `quick_run`.
+// `clock` tells deadlines and must outlive the path. What is quick (BoundModel::IsQuick) is run on
+// the thread that brings it, where none waits before it.
 std::unique_ptr<RequestPath> MakeRequestPath(Signature signature, std::shared_ptr<ComputePool> pool,
-                                             const Clock& clock = Clock::Real(),
-                                             absl::Duration quick_run = absl::ZeroDuration());
+                                             const Clock& clock = Clock::Real());
 
 // For ServedVersion::counters.
 std::shared_ptr<VersionCounters> MakeVersionCounters();

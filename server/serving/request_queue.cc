@@ -149,19 +149,6 @@ void RequestQueue::SettleFirstLocked(Group& group, std::size_t rank, absl::Time 
 
 RequestQueue::Taken RequestQueue::Take(absl::Time now, TimePoint steady_now) {
   MutexLock lock(mutex_);
-  return TakeLocked(now, steady_now);
-}
-
-RequestQueue::Taken RequestQueue::TakeAlone(std::uint64_t most_bytes, absl::Time now,
-                                            TimePoint steady_now) {
-  MutexLock lock(mutex_);
-  const bool alone = level_.requests == 1 && running_ == 0;
-  const bool waits = batching_.max_queue_delay > absl::ZeroDuration();
-  if (!alone || waits || level_.bytes > most_bytes) return {};
-  return TakeLocked(now, steady_now);
-}
-
-RequestQueue::Taken RequestQueue::TakeLocked(absl::Time now, TimePoint steady_now) {
   Taken taken;
   absl::Duration wait = absl::InfiniteDuration();
   for (std::size_t rank = 0; rank < ranks_ && taken.batch.empty(); ++rank) {
@@ -185,6 +172,15 @@ RequestQueue::Taken RequestQueue::TakeLocked(absl::Time now, TimePoint steady_no
     taken.look_again = steady_now + absl::ToChronoNanoseconds(wait);
   }
   return taken;
+}
+
+bool RequestQueue::TakeAtOnce(std::uint64_t size_bytes) {
+  const bool waits = batching_.max_queue_delay > absl::ZeroDuration();
+  if (waits || size_bytes > batching_.max_queue_bytes) return false;
+  MutexLock lock(mutex_);
+  if (!stopped_.ok() || level_.requests > 0) return false;
+  ++running_;
+  return true;
 }
 
 void RequestQueue::Finished(std::size_t requests) {

@@ -47,9 +47,9 @@ class RequestQueue {
   };
   // Takes the next batch, and what it comes across that must not be run any more.
   Taken Take(absl::Time now, TimePoint steady_now);
-  // The same where one request waits, has at most `most_bytes`, none is being run, and it need not
-  // wait for company. Otherwise takes nothing.
-  Taken TakeAlone(std::uint64_t most_bytes, absl::Time now, TimePoint steady_now);
+  // Whether a request of `size_bytes` need not be queued, because none waits before it and it would
+  // not wait for company. It then counts as taken. Not where Push would refuse it.
+  bool TakeAtOnce(std::uint64_t size_bytes);
   // What was taken counts as running until this.
   void Finished(std::size_t requests);
 
@@ -77,7 +77,6 @@ class RequestQueue {
   };
   using GroupIterator = std::list<Group>::iterator;
 
-  Taken TakeLocked(absl::Time now, TimePoint steady_now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool FitsLocked(const PendingRequest& pending) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void SweepLocked(absl::Time now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void SweepLocked(Group& group, std::size_t rank, absl::Time now)

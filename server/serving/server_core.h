@@ -36,10 +36,6 @@ struct CoreOptions {
   absl::Duration poll_interval = absl::Seconds(1);
   int compute_threads = 1;
   int load_threads = 1;
-  // A small request that is alone is run on the thread that brings it, where the model is a
-  // described network, whose runs take what those before took, and its recent runs took less than
-  // this. Zero: never.
-  absl::Duration quick_run = absl::ZeroDuration();
 };
 
 enum class SnapshotFormat : std::uint8_t {

@@ -18,25 +18,22 @@ auto FindGeneration(std::vector<Slot::Handle>& loaded, std::uint64_t generation)
 
 }  // namespace
 
-Slot::Handle Slot::Current() const {
+Slot::Handle Slot::Find(std::optional<std::int64_t> version) const {
   MutexLock lock(mutex_);
-  return current_;
-}
-
-Slot::Handle Slot::Find(std::int64_t version) const {
-  MutexLock lock(mutex_);
-  const Handle* found = FindLocked(version);
-  return found == nullptr ? nullptr : *found;
+  // A file that was overwritten in place gives several generations of one version, and after going
+  // back a generation the newest is not the one that is wanted.
+  const bool current =
+      !version.has_value() || (current_ != nullptr && current_->version == version);
+  if (current) return current_;
+  for (const Handle& handle : loaded_) {
+    if (handle->version == version) return handle;
+  }
+  return nullptr;
 }
 
 std::vector<Slot::Handle> Slot::Loaded() const {
   MutexLock lock(mutex_);
   return loaded_;
-}
-
-bool Slot::Serves(std::optional<std::int64_t> version) const {
-  MutexLock lock(mutex_);
-  return version.has_value() ? FindLocked(*version) != nullptr : current_ != nullptr;
 }
 
 std::vector<std::int64_t> Slot::LoadedVersions() const {
@@ -93,16 +90,6 @@ bool Slot::DestroyWhenUnused(Handle& handle, absl::Duration timeout) {
   }
   handle.reset();
   return true;
-}
-
-const Slot::Handle* Slot::FindLocked(std::int64_t version) const {
-  // A file that was overwritten in place gives several generations of one version, and after going
-  // back a generation the newest is not the one that is wanted.
-  if (current_ != nullptr && current_->version == version) return &current_;
-  for (const Handle& handle : loaded_) {
-    if (handle->version == version) return &handle;
-  }
-  return nullptr;
 }
 
 }  // namespace relight::serving

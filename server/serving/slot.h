@@ -25,15 +25,12 @@ class Slot {
   // Held by whoever computes with the version; never outlives the batch.
   using Handle = std::shared_ptr<const ServedVersion>;
 
-  // The version that answers requests which name none; null before the first.
-  Handle Current() const;
-  // The current one where it is `version`, else the one of `version` that was loaded last; null
-  // where it is not loaded.
-  Handle Find(std::int64_t version) const;
+  // What answers requests for `version`: the current one where that is it, else the one of that
+  // version that was loaded last. For those that name none: the current one. Null where there is
+  // none.
+  Handle Find(std::optional<std::int64_t> version) const;
   // What was loaded last first.
   std::vector<Handle> Loaded() const;
-  // Whether Find (absent: Current) has one, without taking it.
-  bool Serves(std::optional<std::int64_t> version) const;
   // The numbers of what is loaded, what was loaded last first, each once.
   std::vector<std::int64_t> LoadedVersions() const;
 
@@ -54,8 +51,6 @@ class Slot {
   static bool DestroyWhenUnused(Handle& handle, absl::Duration timeout);
 
  private:
-  const Handle* FindLocked(std::int64_t version) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-
   mutable Mutex mutex_;
   Handle current_ ABSL_GUARDED_BY(mutex_);
   std::vector<Handle> loaded_ ABSL_GUARDED_BY(mutex_);  // What was loaded last first.

@@ -267,7 +267,8 @@ class ParametersTest(ProtocolTest):
 
 
 class DescriptionsTest(ProtocolTest):
-    MODELS = {"simplenet": SIMPLENET, "free": identity("FP32", "[2, -1]") + "batching { max_batch_size: 0 }"}
+    MODELS = {"simplenet": SIMPLENET, "conv": CONV,
+              "free": identity("FP32", "[2, -1]") + "batching { max_batch_size: 0 }"}
 
     def test_config_and_metadata_agree(self):
         for model in self.MODELS:
@@ -276,7 +277,7 @@ class DescriptionsTest(ProtocolTest):
             self.assertEqual(list(metadata.versions), ["1"])
             self.assertEqual((metadata.name, config.name), (model, model))
             batched = config.max_batch_size > 0
-            self.assertEqual(batched, model == "simplenet")
+            self.assertEqual(batched, model != "free")
             self.assertEqual(config.HasField("dynamic_batching"), batched)
             self.assertFalse(config.model_transaction_policy.decoupled)
             for described, configured in ((metadata.inputs, config.input), (metadata.outputs, config.output)):
@@ -302,14 +303,17 @@ class DescriptionsTest(ProtocolTest):
             self.assertEqual(rose, 20, field)
         self.assertEqual(alone.inference_count - before.inference_count, 60)
         self.assertEqual(alone.execution_count - before.execution_count, 20)
-        calls = [self.daemon.stub.ModelInfer.future(infer_request(x), timeout=harness.PATIENCE)
-                 for _ in range(1000)]
+
+    def test_statistics_tell_batches_from_requests(self):
+        request = request_of("conv", "FP32", np.ones((3, 1, 4, 4), np.float32))
+        before = self.statistics("conv")
+        calls = [self.daemon.stub.ModelInfer.future(request, timeout=harness.PATIENCE) for _ in range(1000)]
         for call in calls:
             call.result()
-        together = self.statistics("simplenet")
-        self.assertEqual(together.inference_stats.queue.count - alone.inference_stats.queue.count, 1000)
-        self.assertEqual(together.inference_count - alone.inference_count, 3000)
-        self.assertLess(together.execution_count - alone.execution_count, 1000)
+        together = self.statistics("conv")
+        self.assertEqual(together.inference_stats.queue.count - before.inference_stats.queue.count, 1000)
+        self.assertEqual(together.inference_count - before.inference_count, 3000)
+        self.assertLess(together.execution_count - before.execution_count, 1000)
         self.assertEqual(sum(b.batch_size * b.compute_infer.count for b in together.batch_stats),
                          together.inference_count)
 

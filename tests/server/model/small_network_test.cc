@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "server/config/model_config.h"
@@ -89,6 +90,26 @@ TEST(SmallNetworkTest, NotANumberStaysOneInItsRow) {
     EXPECT_FALSE(std::isnan(values[2])) << layer;
     EXPECT_FALSE(std::isnan(values[3])) << layer;
   }
+}
+
+TEST(SmallNetworkTest, FewRowsAreQuick) {
+  const auto quick = [](int features, std::uint64_t rows) {
+    auto graph = GraphFromText(absl::StrCat(
+        "input { name: \"x\" datatype: \"FP32\" shape: [-1, 16] } network { layer { name: \"a\" ",
+        "linear { out_features: ", features, " bias: false } } layer { tanh {} } }"));
+    EXPECT_TRUE(graph.ok()) << graph.status();
+    Weights weights;
+    weights.Add("a.weight", FloatTensor({features, 16}, std::vector<float>(features * 16, 1)));
+    const auto bound = (*graph)->Bind(weights.Request());
+    EXPECT_TRUE(bound.ok()) << bound.status();
+    return (*bound)->IsQuick(rows * 16 * sizeof(float));
+  };
+  EXPECT_TRUE(quick(4, 1));
+  EXPECT_TRUE(quick(4, 16));
+  EXPECT_FALSE(quick(4, 1000));
+  EXPECT_TRUE(quick(256, 0));
+  EXPECT_FALSE(quick(256, 1)) << "256 exponentials";
+  EXPECT_FALSE(quick(257, 1)) << "not small";
 }
 
 TEST(SmallNetworkTest, LongSumsAreExact) {

@@ -41,6 +41,8 @@ class FakeGraphWorld {
   std::function<void(std::vector<model::HostTensor>&)> on_outputs;
   // How many elements "w" has.
   std::int64_t weight_elements = 1;
+  // Up to how many bytes of input a Forward is quick.
+  std::uint64_t quick_bytes = 0;
 
   std::uint64_t forwards() const { return forwards_.load(); }
   std::uint64_t live_models() const { return live_models_.load(); }
@@ -161,6 +163,10 @@ class FakeBoundModel final : public model::BoundModel {
     }
     if (world_->on_outputs) world_->on_outputs(outputs);
     return outputs;
+  }
+
+  bool IsQuick(std::uint64_t input_bytes) const override {
+    return input_bytes <= world_->quick_bytes;
   }
 
  private:

@@ -32,7 +32,7 @@ class RequestPathTest : public ::testing::Test {
 
   void Start(Signature signature, int threads = 1) {
     outputs_ = signature.outputs.size();
-    path_ = MakeRequestPath(std::move(signature), MakeComputePool(threads), clock_, quick_run_);
+    path_ = MakeRequestPath(std::move(signature), MakeComputePool(threads), clock_);
   }
   void Publish(std::int64_t version, std::uint64_t generation, float weight) {
     path_->slot().Publish(MakeVersion(world_, version, generation, weight, outputs_));
@@ -76,7 +76,6 @@ class RequestPathTest : public ::testing::Test {
   std::shared_ptr<FakeGraphWorld> world_ = std::make_shared<FakeGraphWorld>();
   FakeClock clock_;
   Gate gate_;
-  absl::Duration quick_run_ = absl::ZeroDuration();
   std::size_t outputs_ = 1;
   std::deque<Call> calls_;
   std::unique_ptr<RequestPath> path_;
@@ -567,17 +566,15 @@ TEST_F(RequestPathTest, BadRequestIsRefusedAndCounted) {
 
 class QuickRequestPathTest : public RequestPathTest {
  protected:
-  QuickRequestPathTest() { quick_run_ = absl::Hours(1); }
+  static constexpr std::uint64_t kQuickBytes = 16384;
 
   void StartQuick(const Signature& signature) {
-    StartServing(signature);
+    world_->quick_bytes = kQuickBytes;
     world_->on_forward = [this](absl::Span<const model::HostTensor>) {
       ran_on_ = std::this_thread::get_id();
       return absl::OkStatus();
     };
-    EXPECT_TRUE(Send(RowsOf(1)).WaitStatus().ok());
-    EXPECT_TRUE(path_->WaitIdle(absl::InfiniteFuture()));
-    EXPECT_NE(ran_on_, std::this_thread::get_id()) << "nothing is known of the graph yet";
+    StartServing(signature);
   }
   bool RanHere(InferRequest request) {
     EXPECT_TRUE(Send(std::move(request)).WaitStatus().ok());
@@ -588,11 +585,11 @@ class QuickRequestPathTest : public RequestPathTest {
   std::thread::id ran_on_;
 };
 
-TEST_F(QuickRequestPathTest, RunsALoneRequestOfAQuickGraph) {
+TEST_F(QuickRequestPathTest, RunsARequestOfAQuickGraph) {
   StartQuick(FakeSignature(8192));
   EXPECT_TRUE(RanHere(RowsOf(2)));
   EXPECT_TRUE(RanHere(RowsOf(2, 2048)));
-  EXPECT_FALSE(RanHere(RowsOf(2, 2049))) << "more than 16 KiB may take longer than what was seen";
+  EXPECT_FALSE(RanHere(RowsOf(2, 2049))) << "more than kQuickBytes";
 }
 
 TEST_F(QuickRequestPathTest, AnswerMayAskAgain) {
@@ -629,32 +626,40 @@ TEST_F(QuickRequestPathTest, LeavesWhatMayWaitForCompanyToThePool) {
   EXPECT_FALSE(RanHere(RowsOf(2)));
 }
 
-TEST_F(QuickRequestPathTest, LeavesAGraphThatTookLongToThePool) {
-  quick_run_ = absl::Nanoseconds(1);
+TEST_F(QuickRequestPathTest, RunsARequestBesideOneThatRuns) {
   StartQuick(FakeSignature(8));
-  EXPECT_FALSE(RanHere(RowsOf(2)));
-}
-
-TEST_F(QuickRequestPathTest, LeavesARequestBesideAnotherToThePool) {
-  StartQuick(FakeSignature(8));
-  std::atomic<bool> ran_here{false};
-  world_->on_forward = [this, &ran_here, here = std::this_thread::get_id()](auto) {
-    if (std::this_thread::get_id() == here) {
-      ran_here = true;
-    } else {
-      gate_.Pass();
-    }
+  world_->on_forward = [this, here = std::this_thread::get_id()](auto) {
+    if (std::this_thread::get_id() != here) gate_.Pass();
     return absl::OkStatus();
   };
   Call first;
   std::thread client([&] { path_->Infer(RowsOf(2), first.Done()); });
   gate_.AwaitArrivals(1);
-  Call& second = Send(RowsOf(3));
+  Call second;
+  path_->Infer(RowsOf(3), second.Done());
+  EXPECT_EQ(second.times(), 1);
   gate_.Open();
   client.join();
   EXPECT_THAT(first.WaitValues(), ElementsAre(20, 20));
   EXPECT_THAT(second.WaitValues(), ElementsAre(30, 30));
-  EXPECT_FALSE(ran_here);
+}
+
+TEST_F(QuickRequestPathTest, LeavesARequestBehindOneThatWaitsToThePool) {
+  StartQuick(FakeSignature(8192));
+  world_->on_forward = [this, here = std::this_thread::get_id()](auto) {
+    if (std::this_thread::get_id() == here) return absl::InternalError("run here");
+    gate_.Pass();
+    return absl::OkStatus();
+  };
+  Call& large = Send(RowsOf(4, 8192));  // The pool's, and keeps its only thread.
+  gate_.AwaitArrivals(1);
+  Call& waits = Send(RowsOf(4, 8192));
+  Call& behind = Send(RowsOf(2));
+  EXPECT_EQ(behind.times(), 0);
+  gate_.Open();
+  EXPECT_TRUE(large.WaitStatus().ok());
+  EXPECT_TRUE(waits.WaitStatus().ok());
+  EXPECT_THAT(behind.WaitValues(), ElementsAre(20, 20));
 }
 
 // --- bounds ---
@@ -852,15 +857,12 @@ TEST_F(RequestPathTest, BusyModelDoesNotStarveAnother) {
 
 // With all requests on compute threads, and with those that can on their own.
 class RequestPathStressTest : public RequestPathTest,
-                              public ::testing::WithParamInterface<absl::Duration> {
+                              public ::testing::WithParamInterface<std::uint64_t> {
  protected:
-  RequestPathStressTest() { quick_run_ = GetParam(); }
+  RequestPathStressTest() { world_->quick_bytes = GetParam(); }
 };
-INSTANTIATE_TEST_SUITE_P(QuickRun, RequestPathStressTest,
-                         ::testing::Values(absl::ZeroDuration(), absl::Hours(1)),
-                         [](const auto& run) {
-                           return run.param > absl::ZeroDuration() ? "Here" : "InThePool";
-                         });
+INSTANTIATE_TEST_SUITE_P(QuickBytes, RequestPathStressTest, ::testing::Values(0, 1 << 20),
+                         [](const auto& bytes) { return bytes.param > 0 ? "Here" : "InThePool"; });
 
 TEST_P(RequestPathStressTest, EveryAnswerIsOfTheVersionThatItNamesWhileVersionsAreSwapped) {
   constexpr int kClients = 8;

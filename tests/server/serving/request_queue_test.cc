@@ -350,29 +350,34 @@ TEST_F(RequestQueueTest, SweepKeepsWhatIsLateAndMayBe) {
   EXPECT_THAT(RowsOf(std::move(taken.batch)), ElementsAre(2, 1));
 }
 
-TEST_F(RequestQueueTest, OneThatIsAloneIsTakenAtOnce) {
+TEST_F(RequestQueueTest, OneBeforeWhichNoneWaitsIsTakenAtOnce) {
   RequestQueue queue(Limits());
-  const auto take = [&queue](std::uint64_t most_bytes = 100) {
-    return RowsOf(queue.TakeAlone(most_bytes, kNow, kStart).batch);
-  };
-  EXPECT_THAT(take(), IsEmpty());
-  EXPECT_TRUE(Push(queue, Make(2)));
-  EXPECT_THAT(take(1), IsEmpty()) << "too large";
-  EXPECT_THAT(take(2), ElementsAre(2));
-  EXPECT_TRUE(Push(queue, Make(3)));
-  EXPECT_THAT(take(), IsEmpty()) << "one is being run";
+  EXPECT_TRUE(queue.TakeAtOnce(1));
+  EXPECT_TRUE(queue.TakeAtOnce(1)) << "that one is being run is no reason to wait";
+  EXPECT_FALSE(queue.WaitIdle(absl::InfinitePast()));
   queue.Finished(1);
+  EXPECT_FALSE(queue.WaitIdle(absl::InfinitePast())) << "one is being run still";
+  queue.Finished(1);
+  EXPECT_TRUE(queue.WaitIdle(absl::InfinitePast()));
   EXPECT_TRUE(Push(queue, Make(1)));
-  EXPECT_THAT(take(), IsEmpty()) << "two wait";
+  EXPECT_FALSE(queue.TakeAtOnce(1)) << "one waits";
 }
 
 TEST_F(RequestQueueTest, OneThatMayWaitForCompanyIsNotTakenAtOnce) {
   config::Batching limits = Limits();
   limits.max_queue_delay = absl::Milliseconds(10);
+  EXPECT_FALSE(RequestQueue(limits).TakeAtOnce(1));
+}
+
+TEST_F(RequestQueueTest, WhatIsRefusedIsNotTakenAtOnce) {
+  config::Batching limits = Limits();
+  limits.max_queue_bytes = 10;
   RequestQueue queue(limits);
-  EXPECT_TRUE(Push(queue, Make(4)));
-  EXPECT_TRUE(queue.TakeAlone(100, kNow, kStart).batch.empty());
-  EXPECT_THAT(RowsOf(Take(queue).batch), ElementsAre(4));
+  EXPECT_FALSE(queue.TakeAtOnce(11));
+  queue.Stop(absl::UnavailableError("draining"));
+  EXPECT_FALSE(queue.TakeAtOnce(1));
+  queue.Resume();
+  EXPECT_TRUE(queue.TakeAtOnce(1));
 }
 
 }  // namespace

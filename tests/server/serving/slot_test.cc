@@ -33,21 +33,21 @@ class SlotTest : public ::testing::Test {
 };
 
 TEST_F(SlotTest, ServesNothingBeforeTheFirstVersion) {
-  EXPECT_EQ(slot_.Current(), nullptr);
+  EXPECT_EQ(slot_.Find(std::nullopt), nullptr);
   EXPECT_EQ(slot_.Find(1), nullptr);
   EXPECT_TRUE(slot_.Loaded().empty());
-  EXPECT_FALSE(slot_.Serves(std::nullopt));
-  EXPECT_FALSE(slot_.Serves(1));
+  EXPECT_EQ(slot_.Find(std::nullopt), nullptr);
+  EXPECT_EQ(slot_.Find(1), nullptr);
 }
 
 TEST_F(SlotTest, PublishMakesCurrentAndKeepsTheOneBefore) {
   slot_.Publish(Make(100, 1));
   slot_.Publish(Make(200, 2));
-  EXPECT_EQ(slot_.Current()->version, 200);
+  EXPECT_EQ(slot_.Find(std::nullopt)->version, 200);
   EXPECT_EQ(slot_.Find(100)->generation, 1U);
-  EXPECT_TRUE(slot_.Serves(std::nullopt));
-  EXPECT_TRUE(slot_.Serves(100));
-  EXPECT_FALSE(slot_.Serves(300));
+  EXPECT_NE(slot_.Find(std::nullopt), nullptr);
+  EXPECT_NE(slot_.Find(100), nullptr);
+  EXPECT_EQ(slot_.Find(300), nullptr);
   EXPECT_THAT(Generations(), ElementsAre(2, 1));
 }
 
@@ -62,8 +62,8 @@ TEST_F(SlotTest, GoingBackGivesANewGenerationAndKeepsTheOrderOfLoads) {
   slot_.Publish(Make(100, 1));
   slot_.Publish(Make(200, 2));
   EXPECT_TRUE(slot_.MakeCurrent(1, 3));
-  EXPECT_EQ(slot_.Current()->version, 100);
-  EXPECT_EQ(slot_.Current()->generation, 3U);
+  EXPECT_EQ(slot_.Find(std::nullopt)->version, 100);
+  EXPECT_EQ(slot_.Find(std::nullopt)->generation, 3U);
   EXPECT_THAT(Generations(), ElementsAre(2, 3));
   EXPECT_THAT(slot_.LoadedVersions(), ElementsAre(200, 100));
   EXPECT_EQ(slot_.Remove(1), nullptr);
@@ -71,7 +71,7 @@ TEST_F(SlotTest, GoingBackGivesANewGenerationAndKeepsTheOrderOfLoads) {
 
 TEST_F(SlotTest, DestroyWaitsForABatchThatBeganBeforeTheVersionCameBack) {
   slot_.Publish(Make(100, 1));
-  Slot::Handle in_use = slot_.Current();
+  Slot::Handle in_use = slot_.Find(std::nullopt);
   slot_.Publish(Make(200, 2));
   slot_.MakeCurrent(1, 3);
   Slot::Handle removed = slot_.Remove(3);
@@ -85,7 +85,7 @@ TEST_F(SlotTest, DestroyWaitsForABatchThatBeganBeforeTheVersionCameBack) {
 TEST_F(SlotTest, MakingAnUnloadedGenerationCurrentChangesNothing) {
   slot_.Publish(Make(100, 1));
   EXPECT_FALSE(slot_.MakeCurrent(7, 8));
-  EXPECT_EQ(slot_.Current()->generation, 1U);
+  EXPECT_EQ(slot_.Find(std::nullopt)->generation, 1U);
 }
 
 TEST_F(SlotTest, RemovedGenerationIsNoLongerFound) {
@@ -95,7 +95,7 @@ TEST_F(SlotTest, RemovedGenerationIsNoLongerFound) {
   ASSERT_NE(removed, nullptr);
   EXPECT_EQ(removed->version, 100);
   EXPECT_EQ(slot_.Find(100), nullptr);
-  EXPECT_EQ(slot_.Current()->version, 200);
+  EXPECT_EQ(slot_.Find(std::nullopt)->version, 200);
   EXPECT_EQ(slot_.Remove(1), nullptr);
 }
 
@@ -103,13 +103,13 @@ TEST_F(SlotTest, RemovingTheCurrentOneLeavesNoneCurrent) {
   slot_.Publish(Make(100, 1));
   slot_.Publish(Make(200, 2));
   EXPECT_NE(slot_.Remove(2), nullptr);
-  EXPECT_EQ(slot_.Current(), nullptr);
-  EXPECT_TRUE(slot_.Serves(100));
+  EXPECT_EQ(slot_.Find(std::nullopt), nullptr);
+  EXPECT_NE(slot_.Find(100), nullptr);
 }
 
 TEST_F(SlotTest, DestroyWaitsForTheLastHandleAndFreesOnTheCallersThread) {
   slot_.Publish(Make(100, 1));
-  Slot::Handle in_use = slot_.Current();
+  Slot::Handle in_use = slot_.Find(std::nullopt);
   Slot::Handle removed = slot_.Remove(1);
   EXPECT_FALSE(Slot::DestroyWhenUnused(removed, absl::ZeroDuration()));
   ASSERT_NE(removed, nullptr);
