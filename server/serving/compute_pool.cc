@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <memory>
 
+#include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "server/serving/request_path.h"
 
@@ -24,6 +25,7 @@ ComputePool::~ComputePool() {
     stopping_ = true;
   }
   work_.SignalAll();
+  idling_.SignalAll();
   for (std::thread& thread : threads_) thread.join();
 }
 
@@ -60,6 +62,18 @@ void ComputePool::Detach(BatchSource& source) {
   while (source.running_ > 0) left_.Wait(mutex_);
   line_.erase(std::remove(line_.begin(), line_.end(), &source), line_.end());
   delayed_.erase(std::remove(delayed_.begin(), delayed_.end(), &source), delayed_.end());
+}
+
+void ComputePool::AwaitIdleThread(absl::Duration most) {
+  const absl::Time give_up = absl::Now() + most;
+  MutexLock lock(mutex_);
+  ++awaiting_idle_;
+  while (idle_ == 0 && !stopping_) {
+    const absl::Duration left = give_up - absl::Now();
+    if (left <= absl::ZeroDuration()) break;
+    idling_.WaitFor(mutex_, left);
+  }
+  --awaiting_idle_;
 }
 
 void ComputePool::Work() {
@@ -105,6 +119,7 @@ void ComputePool::LineUpDueLocked() {
 
 void ComputePool::WaitLocked() {
   ++idle_;
+  if (awaiting_idle_ > 0) idling_.SignalAll();
   if (delayed_.empty()) {
     work_.Wait(mutex_);
   } else {

@@ -16,6 +16,7 @@
 #include <thread>
 #include <vector>
 
+#include "absl/time/time.h"
 #include "base/mutex.h"
 
 namespace relight::serving {
@@ -54,6 +55,9 @@ class ComputePool {
   // REQUIRES: nothing schedules it any more; not called from RunOne.
   void Detach(BatchSource& source);
 
+  // Waits while every thread has a batch, but no longer than `most`.
+  void AwaitIdleThread(absl::Duration most);
+
  private:
   void Work();
   BatchSource* NextLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -62,10 +66,12 @@ class ComputePool {
 
   Mutex mutex_;
   CondVar work_;
-  CondVar left_;  // A source has no thread in it any more.
+  CondVar left_;    // A source has no thread in it any more.
+  CondVar idling_;  // A thread has nothing to do.
   std::deque<BatchSource*> line_ ABSL_GUARDED_BY(mutex_);
   std::vector<BatchSource*> delayed_ ABSL_GUARDED_BY(mutex_);  // Those with a due_.
   int idle_ ABSL_GUARDED_BY(mutex_) = 0;
+  int awaiting_idle_ ABSL_GUARDED_BY(mutex_) = 0;
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   std::vector<std::thread> threads_;  // Constant after construction.
 };

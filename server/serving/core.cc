@@ -74,8 +74,8 @@ Core::Core(const CoreOptions& options, model::GraphFactory& factory, const Clock
                     options.snapshot_dir},
       pins_(std::move(pins)) {
   if (threads == Threads::kNone) return;
-  loaders_ = std::make_unique<WorkerPool>("loader", options.load_threads);
-  after_swap_ = std::make_unique<WorkerPool>("after-swap", 1);
+  loaders_ = std::make_unique<WorkerPool>("loader", options.load_threads, kLoaderNiceness);
+  after_swap_ = std::make_unique<WorkerPool>("after-swap", 1, kAfterSwapNiceness);
   // The pools themselves: what is under way while they are destroyed may still hand in more.
   surroundings_.load = [pool = loaders_.get()](std::function<void()> job) {
     pool->Submit(std::move(job));

@@ -20,6 +20,7 @@
 #include "base/status_macros.h"
 #include "server/serving/aftercare.h"
 #include "server/serving/failure.h"
+#include "server/serving/give_way.h"
 #include "server/serving/leftovers.h"
 #include "storage/folder.h"
 
@@ -203,6 +204,7 @@ void Deployment::RunLoad(const std::shared_ptr<LoadUnderWay>& load) {
                   *graph_,
                   [this, &load](std::size_t bytes) { return MakeRoom(*load, bytes); },
                   [this](const ServedVersion& version, std::int64_t batch_size) {
+                    GiveWay(*surroundings_.compute);
                     return path_->WarmUp(version, batch_size, config_.warm_up.free_dim);
                   },
                   {}};
@@ -213,6 +215,7 @@ void Deployment::RunLoad(const std::shared_ptr<LoadUnderWay>& load) {
   }
   tools.hooks.parallel_for = surroundings_.parallel_for;
   tools.hooks.between_chunks = [this, load]() -> absl::Status {
+    GiveWay(*surroundings_.compute);
     return InVain(*load) ? absl::CancelledError("no longer wanted") : absl::OkStatus();
   };
   LoadResult result = LoadCheckpoint(load->order, tools);
@@ -460,6 +463,7 @@ void Deployment::StartAftercare(const std::shared_ptr<VersionRecord>& record,
     const std::shared_ptr<VersionRecord> held = waiting.lock();
     if (held == nullptr) return;
     const auto pace = [&]() -> absl::Status {
+      GiveWay(*surroundings.compute);
       if (surroundings.stopping) return absl::CancelledError("the server stops");
       if (!held->retired || held->awaited > 0) return absl::OkStatus();
       return absl::CancelledError("the version made way for another first");

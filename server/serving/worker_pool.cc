@@ -16,15 +16,12 @@
 namespace relight::serving {
 namespace {
 
-// A tenth of a busy core's time remains to a thread of this niceness: loading yields to requests,
-// and still ends where they never pause. Raising it again would need a privilege.
-constexpr int kLoaderNice = 10;
-
-// Best effort: a thread that keeps its priority loads just as well.
-void LowerPriority() {
+// For good: raising it again would need a privilege. Best effort: a thread that keeps its priority
+// loads just as well.
+void LowerPriority(int niceness) {
   const auto thread = static_cast<id_t>(::syscall(SYS_gettid));
   const int of_process = ::getpriority(PRIO_PROCESS, thread);
-  ::setpriority(PRIO_PROCESS, thread, std::max(kLoaderNice, of_process));
+  ::setpriority(PRIO_PROCESS, thread, std::max(niceness, of_process));
   sched_param parameters = {};
   ::sched_setscheduler(0, SCHED_BATCH, &parameters);
 }
@@ -71,8 +68,10 @@ struct Loop {
 
 }  // namespace
 
-WorkerPool::WorkerPool(const std::string& name, int threads) {
-  for (int i = 0; i < std::max(threads, 1); ++i) threads_.emplace_back([this, name] { Run(name); });
+WorkerPool::WorkerPool(const std::string& name, int threads, int niceness) {
+  for (int i = 0; i < std::max(threads, 1); ++i) {
+    threads_.emplace_back([this, name, niceness] { Run(name, niceness); });
+  }
 }
 
 WorkerPool::~WorkerPool() {
@@ -102,9 +101,9 @@ storage::ParallelFor WorkerPool::parallel_for() {
   };
 }
 
-void WorkerPool::Run(const std::string& name) {
+void WorkerPool::Run(const std::string& name, int niceness) {
   ::pthread_setname_np(::pthread_self(), name.substr(0, 15).c_str());
-  LowerPriority();
+  LowerPriority(niceness);
   while (true) {
     std::function<void()> job;
     {

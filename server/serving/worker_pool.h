@@ -1,4 +1,5 @@
-// The threads that load: they read, check and bind at a lower priority than requests run.
+// Threads for work beside the requests: loading, and what follows a swap. They run at a lower
+// priority than requests do.
 //
 // Thread-safe.
 #ifndef RELIGHT_SERVER_SERVING_WORKER_POOL_H_
@@ -15,10 +16,15 @@
 
 namespace relight::serving {
 
+// What remains of a busy core to a thread of such a niceness: a thirtieth, and a seventieth. So it
+// yields to requests, and still ends where they never pause.
+inline constexpr int kLoaderNiceness = 15;
+inline constexpr int kAfterSwapNiceness = 19;
+
 class WorkerPool {
  public:
   // `name` is that of its threads (at most 15 bytes count).
-  WorkerPool(const std::string& name, int threads);
+  WorkerPool(const std::string& name, int threads, int niceness);
   // Runs what was submitted, then ends the threads.
   ~WorkerPool();
   WorkerPool(const WorkerPool&) = delete;
@@ -31,7 +37,7 @@ class WorkerPool {
   storage::ParallelFor parallel_for();
 
  private:
-  void Run(const std::string& name);
+  void Run(const std::string& name, int niceness);
 
   Mutex mutex_;
   CondVar changed_;

@@ -17,7 +17,7 @@ namespace {
 TEST(WorkerPoolTest, RunsWhatWasSubmittedBeforeItEnds) {
   std::atomic<int> ran{0};
   {
-    WorkerPool pool("test", 2);
+    WorkerPool pool("test", 2, kLoaderNiceness);
     for (int i = 0; i < 100; ++i) pool.Submit([&] { ++ran; });
   }
   EXPECT_EQ(ran, 100);
@@ -25,7 +25,7 @@ TEST(WorkerPoolTest, RunsWhatWasSubmittedBeforeItEnds) {
 
 TEST(WorkerPoolTest, ParallelForCallsEachIndexOnce) {
   for (const int threads : {1, 4}) {
-    WorkerPool pool("test", threads);
+    WorkerPool pool("test", threads, kLoaderNiceness);
     std::vector<std::atomic<int>> calls(1000);
     pool.parallel_for()(calls.size(), [&](std::size_t i) { ++calls[i]; });
     for (const auto& count : calls) EXPECT_EQ(count, 1);
@@ -35,7 +35,7 @@ TEST(WorkerPoolTest, ParallelForCallsEachIndexOnce) {
 
 TEST(WorkerPoolTest, WhatACallThrowsReachesTheCallerAndEndsNothingElse) {
   for (const int threads : {1, 4}) {
-    WorkerPool pool("test", threads);
+    WorkerPool pool("test", threads, kLoaderNiceness);
     std::vector<std::atomic<int>> calls(1000);
     const auto body = [&](std::size_t i) {
       ++calls[i];
@@ -50,7 +50,7 @@ TEST(WorkerPoolTest, WhatACallThrowsReachesTheCallerAndEndsNothingElse) {
 }
 
 TEST(WorkerPoolTest, ParallelForWorksOnAThreadOfThePoolWhileTheOthersAreBusy) {
-  WorkerPool pool("test", 2);
+  WorkerPool pool("test", 2, kLoaderNiceness);
   Gate busy;
   pool.Submit([&] { busy.Pass(); });
   std::atomic<int> sum{0};
@@ -68,15 +68,15 @@ int NicenessOfLoaders(int niceness_of_process) {
   int niceness = 0;
   std::thread([&] {
     ::setpriority(PRIO_PROCESS, 0, niceness_of_process);
-    WorkerPool pool("test", 1);
+    WorkerPool pool("test", 1, kLoaderNiceness);
     pool.Submit([&] { niceness = ::getpriority(PRIO_PROCESS, 0); });
   }).join();
   return niceness;
 }
 
 TEST(WorkerPoolTest, IsNeverBeforeTheRestOfTheProcess) {
-  EXPECT_EQ(NicenessOfLoaders(0), 10);
-  EXPECT_EQ(NicenessOfLoaders(15), 15);
+  EXPECT_EQ(NicenessOfLoaders(0), kLoaderNiceness);
+  EXPECT_EQ(NicenessOfLoaders(17), 17);
 }
 
 }  // namespace
