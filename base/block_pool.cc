@@ -10,51 +10,81 @@ namespace relight {
 namespace {
 
 constexpr std::uint64_t kSmallest = 4096;
-constexpr std::uint64_t kLargest = std::uint64_t{1} << 62;
+constexpr std::uint64_t kLargest = std::uint64_t{1} << 47;  // What a process can address.
 
-std::uint64_t CapacityFor(std::uint64_t size_bytes) {
-  return std::bit_ceil(std::max(size_bytes, kSmallest));
-}
+// The size of a block, and the place of such blocks.
+struct SizeClass {
+  std::uint64_t capacity;
+  std::size_t index;
+};
 
-std::size_t ClassOf(std::uint64_t capacity) {
-  return static_cast<std::size_t>(std::countr_zero(capacity));
+SizeClass ClassFor(std::uint64_t size_bytes) {
+  const std::uint64_t size = std::max(size_bytes, kSmallest);
+  const auto power = static_cast<std::size_t>(std::bit_width(size - 1)) - 1;  // 2^power < size.
+  const std::uint64_t step = std::uint64_t{1} << (power - 2);
+  const std::uint64_t steps = (size + step - 1) / step;  // 5 to 8.
+  return {steps * step, 4 * power + static_cast<std::size_t>(steps) - 5};
 }
 
 }  // namespace
 
-BlockPool::~BlockPool() {
-  MutexLock lock(mutex_);
-  for (FreeBlock* block : free_) {
-    while (block != nullptr) std::free(std::exchange(block, block->next));
-  }
-}
-
 void* BlockPool::Take(std::uint64_t size_bytes) {
   if (size_bytes > kLargest) return nullptr;
-  const std::uint64_t capacity = CapacityFor(size_bytes);
+  const SizeClass size_class = ClassFor(size_bytes);
   {
     MutexLock lock(mutex_);
-    FreeBlock*& first = free_[ClassOf(capacity)];
+    FreeBlock*& first = free_[size_class.index];
     if (first != nullptr) {
-      kept_bytes_ -= capacity;
+      kept_bytes_ -= size_class.capacity;
       return std::exchange(first, first->next);
     }
   }
-  return std::aligned_alloc(kAlignment, capacity);
+  void* const block = std::aligned_alloc(kAlignment, size_class.capacity);
+  if (block != nullptr) return block;
+  Trim();
+  return std::aligned_alloc(kAlignment, size_class.capacity);
 }
 
 void BlockPool::Give(void* block, std::uint64_t size_bytes) {
-  const std::uint64_t capacity = CapacityFor(size_bytes);
+  const SizeClass size_class = ClassFor(size_bytes);
+  if (size_class.capacity > most_kept_bytes_) return std::free(block);
+  const auto fits = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return kept_bytes_ <= most_kept_bytes_ - size_class.capacity;
+  };
+  bool full = false;
   {
     MutexLock lock(mutex_);
-    if (capacity <= most_kept_bytes_ && kept_bytes_ <= most_kept_bytes_ - capacity) {
-      FreeBlock*& first = free_[ClassOf(capacity)];
+    // Full of blocks like this one: then there is one too many of them.
+    full = !fits() && free_[size_class.index] == nullptr;
+  }
+  if (full) Trim();
+  {
+    MutexLock lock(mutex_);
+    if (fits()) {
+      FreeBlock*& first = free_[size_class.index];
       first = new (block) FreeBlock{first};
-      kept_bytes_ += capacity;
+      kept_bytes_ += size_class.capacity;
       return;
     }
   }
   std::free(block);
+}
+
+void BlockPool::Trim() {
+  FreeBlocks freed = {};
+  {
+    MutexLock lock(mutex_);
+    std::swap(freed, free_);
+    kept_bytes_ = 0;
+  }
+  for (FreeBlock* block : freed) {
+    while (block != nullptr) std::free(std::exchange(block, block->next));
+  }
+}
+
+std::uint64_t BlockPool::kept_bytes() const {
+  MutexLock lock(mutex_);
+  return kept_bytes_;
 }
 
 }  // namespace relight

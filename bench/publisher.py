@@ -1,5 +1,6 @@
 """What keeps a trainer's checkpoints coming while requests are answered."""
 
+import contextlib
 import os
 import threading
 import time
@@ -28,8 +29,9 @@ def save_some(folder, net, change=lambda state: None):
 def yield_to_others():
     """All threads but the main one, from which the processes that are started inherit."""
     for thread in map(int, os.listdir("/proc/self/task")):
-        if thread != os.getpid():
-            os.setpriority(os.PRIO_PROCESS, thread, 19)
+        with contextlib.suppress(ProcessLookupError):  # One that has ended meanwhile.
+            if thread != os.getpid():
+                os.setpriority(os.PRIO_PROCESS, thread, 19)
 
 
 class Publisher:

@@ -10,10 +10,14 @@ namespace {
 
 std::atomic<std::size_t> allocated_bytes{0};
 std::atomic<std::size_t> peak_bytes{0};
+std::atomic<std::size_t> counted{0};
+std::atomic<std::size_t> counted_bytes{0};
 
 void* Allocate(std::size_t size) {
   void* const memory = std::malloc(size == 0 ? 1 : size);
   if (memory == nullptr) return nullptr;
+  ++counted;
+  counted_bytes += size;
   const std::size_t now =
       allocated_bytes.fetch_add(::malloc_usable_size(memory)) + ::malloc_usable_size(memory);
   std::size_t peak = peak_bytes.load();
@@ -50,5 +54,10 @@ PeakMemory::PeakMemory() : before_bytes_(allocated_bytes.load()) {
 }
 
 std::size_t PeakMemory::bytes() const { return peak_bytes.load() - before_bytes_; }
+
+AllocationCount::AllocationCount() { counted = counted_bytes = 0; }
+
+std::size_t AllocationCount::allocations() const { return counted; }
+std::size_t AllocationCount::bytes() const { return counted_bytes; }
 
 }  // namespace relight

@@ -18,6 +18,15 @@ class PeakMemory {
   const std::size_t before_bytes_;
 };
 
+// How much was allocated since its construction, whatever became of it. One at a time.
+// Thread-safe.
+class AllocationCount {
+ public:
+  AllocationCount();
+  std::size_t allocations() const;
+  std::size_t bytes() const;
+};
+
 }  // namespace relight
 
 #endif  // RELIGHT_TESTS_COUNTED_ALLOCATIONS_H_

@@ -58,7 +58,7 @@ class CudaDevice final : public Device {
   bool shares_host_memory() const override { return false; }
 
   absl::StatusOr<std::shared_ptr<std::byte>> AllocateHost(std::size_t size_bytes) override {
-    RELIGHT_RETURN_IF_ERROR(CheckFits(size_bytes, ReadAvailableMemory()));
+    RELIGHT_RETURN_IF_ERROR(CheckFits(size_bytes));
     void* memory = nullptr;
     // Portable: page-locked for every device, since a host block may outlive a device's choice.
     RELIGHT_RETURN_IF_ERROR(OnDevice(index_, [&] {

@@ -18,6 +18,7 @@
 #include "base/checked_math.h"
 #include "base/escape.h"
 #include "base/status_macros.h"
+#include "server/model/tensor_memory.h"
 
 namespace relight::model {
 namespace {
@@ -143,8 +144,14 @@ absl::Status CheckFits(std::uint64_t size_bytes, const AvailableMemory& availabl
       Escape(available.limited_by), "); free memory, raise the limit, or set arenas: 1"));
 }
 
+absl::Status CheckFits(std::uint64_t size_bytes) {
+  if (CheckFits(size_bytes, ReadAvailableMemory()).ok()) return absl::OkStatus();
+  TrimTensorMemory();
+  return CheckFits(size_bytes, ReadAvailableMemory());
+}
+
 absl::StatusOr<std::shared_ptr<std::byte>> AllocateHostMemory(std::size_t size_bytes) {
-  RELIGHT_RETURN_IF_ERROR(CheckFits(size_bytes, ReadAvailableMemory()));
+  RELIGHT_RETURN_IF_ERROR(CheckFits(size_bytes));
   // Room to begin at a huge page where one fits.
   const bool huge = size_bytes >= kHugePageBytes;
   const std::size_t mapped_bytes =

@@ -25,6 +25,8 @@ AvailableMemory ReadAvailableMemory(const std::string& root = "");
 // RESOURCE_EXHAUSTED with both numbers where `size_bytes`, and a sixteenth more for what loading
 // itself takes, is not available.
 absl::Status CheckFits(std::uint64_t size_bytes, const AvailableMemory& available);
+// The same for what there is now; memory that is only kept for tensors makes room.
+absl::Status CheckFits(std::uint64_t size_bytes);
 
 // Zeroed, pages present (huge ones where the kernel has them), at least 64-byte aligned. Unmapped
 // by the last owner. RESOURCE_EXHAUSTED as CheckFits. `size_bytes` may be 0.

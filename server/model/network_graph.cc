@@ -151,7 +151,7 @@ class NetworkGraph final : public Graph {
     const std::uint64_t derived = DerivedElements(plan_->network, steps);
     if (derived == 0) return Make(steps, std::move(weights));
     if (device.shares_host_memory()) {
-      const absl::Status fits = CheckFits(derived * sizeof(float), ReadAvailableMemory());
+      const absl::Status fits = CheckFits(derived * sizeof(float));
       if (!fits.ok()) {
         return absl::Status(fits.code(),
                             absl::StrCat("packed copies of the weights: ", fits.message()));

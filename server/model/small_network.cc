@@ -20,9 +20,12 @@ using network::Step;
 // Up to here a row takes about a microsecond.
 constexpr std::int64_t kMostWeights = 4096;
 
-// In multiply-adds, of which a processor does one in a nanosecond or less.
+// In multiply-adds, of which a processor does one in a nanosecond or less, where at least four
+// outputs can be summed side by side.
 constexpr std::uint64_t kQuickWork = 8192;
+constexpr std::uint64_t kLeastOutputs = 4;
 constexpr std::uint64_t kWorkOfExp = 16;
+constexpr std::uint64_t kWorkOfLayer = 16;  // Beside its values; the row itself counts as one.
 
 // As ATen's kernels compute them; NaN stays NaN.
 float Relu(float value) { return value < 0 ? 0 : value; }
@@ -138,9 +141,12 @@ LinearLayer MakeLinear(const network::Layer& layer,
 
 // Of one row, in multiply-adds; `size` is that of the layer's output.
 std::uint64_t WorkOf(const SmallLayer& layer, std::uint64_t size) {
-  if (const auto* linear = std::get_if<LinearLayer>(&layer)) return linear->columns.size() + size;
+  if (const auto* linear = std::get_if<LinearLayer>(&layer)) {
+    return kWorkOfLayer + linear->inputs * std::max<std::uint64_t>(size, kLeastOutputs) + size;
+  }
   const auto* op = std::get_if<ActivationOp>(&layer);
-  return op != nullptr && *op == ActivationOp::kRelu ? size : size * kWorkOfExp;
+  const bool exp = op == nullptr || *op != ActivationOp::kRelu;
+  return kWorkOfLayer + size * (exp ? kWorkOfExp : 1);
 }
 
 class SmallNetwork final : public BoundModel {
@@ -205,7 +211,7 @@ class SmallNetwork final : public BoundModel {
   const std::vector<std::int64_t> output_shape_;
   const std::size_t output_size_;
   std::vector<SmallLayer> layers_;
-  std::uint64_t row_work_ = 0;
+  std::uint64_t row_work_ = kWorkOfLayer;
 };
 
 }  // namespace

@@ -59,15 +59,17 @@ c10::DataPtr MakeData(std::size_t size_bytes) {
 
 // Releases of LibTorch differ in whether allocate is const, and newer ones have copy_data: without
 // `override` each finds what it asks for.
+// NOLINTBEGIN(modernize-use-override)
 class TensorMemory final : public c10::Allocator {
  public:
   c10::DataPtr allocate(std::size_t size_bytes) const { return MakeData(size_bytes); }
   c10::DataPtr allocate(std::size_t size_bytes) { return MakeData(size_bytes); }
-  c10::DeleterFnPtr raw_deleter() const override { return &Free; }
+  c10::DeleterFnPtr raw_deleter() const { return &Free; }
   void copy_data(void* to, const void* from, std::size_t size_bytes) const {
     std::memcpy(to, from, size_bytes);
   }
 };
+// NOLINTEND(modernize-use-override)
 
 }  // namespace
 
@@ -75,5 +77,7 @@ void KeepTensorMemory() {
   static auto* const memory = new TensorMemory;
   c10::SetCPUAllocator(memory);
 }
+
+void TrimTensorMemory() { Pool().Trim(); }
 
 }  // namespace relight::model

@@ -10,6 +10,9 @@ namespace relight::model {
 // any other thread uses LibTorch; again is allowed.
 void KeepTensorMemory();
 
+// Frees what is kept, for who needs memory more. Thread-safe.
+void TrimTensorMemory();
+
 }  // namespace relight::model
 
 #endif  // RELIGHT_SERVER_MODEL_TENSOR_MEMORY_H_

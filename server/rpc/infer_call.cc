@@ -4,6 +4,7 @@
 #include <string_view>
 #include <utility>
 
+#include "absl/cleanup/cleanup.h"
 #include "absl/container/inlined_vector.h"
 #include "absl/time/time.h"
 #include "base/status_macros.h"
@@ -126,16 +127,20 @@ grpc::ServerUnaryReactor* InferCall::Start(InferEnvironment& environment,
   // One allocation for all that the call needs itself.
   const auto call = std::make_shared<InferCall>(environment, response);
   call->self_ = call;
+  // gRPC answers for a call whose start has thrown, and knows nothing of this one.
+  absl::Cleanup forget = [&call] { call->OnDone(); };
   StartInfer(environment, request, DeadlineOf(context), {call, &call->cancelled_},
              {call, &call->incoming_},
              [raw = call.get()](absl::StatusOr<serving::InferResult> result) {
                raw->Reply(std::move(result));
              });
+  std::move(forget).Cancel();
   return call.get();
 }
 
 void InferCall::Reply(absl::StatusOr<serving::InferResult> result) {
   const ReplyPlan& plan = incoming_.plan;
+  incoming_.unpacked.clear();
   if (result.ok() && cancelled_.load(std::memory_order_relaxed)) result = ClientGone();
   if (!result.ok()) return Finish(ToGrpcStatus(result.status()));
   const bool batched = IsBatched(environment_.core, plan);

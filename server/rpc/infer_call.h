@@ -51,7 +51,7 @@ class InferCall final : public grpc::ServerUnaryReactor {
                                          const grpc::CallbackServerContext& context,
                                          const grpc::ByteBuffer& request,
                                          grpc::ByteBuffer& response);
-  InferCall(InferEnvironment& environment, grpc::ByteBuffer& response);
+  InferCall(InferEnvironment& environment, grpc::ByteBuffer& response);  // For Start.
 
   // OnCancel and OnDone only set a flag and free memory: gRPC need not wake a thread of its own to
   // call them, which otherwise happens once for every request.

@@ -53,9 +53,11 @@ void BatchRunner::Run(PendingList batch) {
   for (std::unique_ptr<PendingRequest>& pending : requests) RunAlone(std::move(pending));
 }
 
-void BatchRunner::Run(std::unique_ptr<PendingRequest> pending, const Slot::Handle& version) {
+void BatchRunner::Run(std::unique_ptr<PendingRequest> pending, Slot::Handle version) {
   const BatchView batch(&pending, 1);
-  Answer(batch, Compute(batch, version));
+  Outcome outcome = Compute(batch, version);
+  version.reset();  // It may go while answers are on their way.
+  Answer(batch, std::move(outcome));
 }
 
 void BatchRunner::RunAlone(std::unique_ptr<PendingRequest> pending) {
@@ -64,8 +66,8 @@ void BatchRunner::RunAlone(std::unique_ptr<PendingRequest> pending) {
     Drop(*pending);
     return;
   }
-  const Slot::Handle version = slot_.Find(pending->admitted.key.version);
-  Run(std::move(pending), version);
+  Slot::Handle version = slot_.Find(pending->admitted.key.version);
+  Run(std::move(pending), std::move(version));
 }
 
 void BatchRunner::Drop(PendingRequest& pending) {

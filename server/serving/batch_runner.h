@@ -37,8 +37,8 @@ class BatchRunner {
   // Answers all of `batch`, which shares a key. Where the graph fails for several requests
   // together, each is run alone, so that none fails for its neighbour's sake.
   void Run(PendingList batch);
-  // The same for one, by the version that its key asks for, which is loaded.
-  void Run(std::unique_ptr<PendingRequest> pending, const Slot::Handle& version);
+  // The same for one, by the version that its key asks for.
+  void Run(std::unique_ptr<PendingRequest> pending, Slot::Handle version);
 
   // Answers a request that is not run; `drop` says why.
   void Drop(PendingRequest& pending);

@@ -60,7 +60,7 @@ absl::StatusOr<model::HostTensor> AssembleInput(BatchView batch, std::size_t pos
   return tensor;
 }
 
-// Empty where nothing is.
+// Empty where nothing is wrong.
 std::string DescribeWrongOutput(const TensorSpec& spec, const model::HostTensor& output,
                                 std::int64_t rows, bool batched) {
   const auto subject = [&spec] {

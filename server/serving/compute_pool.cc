@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <memory>
 
-#include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "server/serving/request_path.h"
 
@@ -25,7 +24,6 @@ ComputePool::~ComputePool() {
     stopping_ = true;
   }
   work_.SignalAll();
-  idling_.SignalAll();
   for (std::thread& thread : threads_) thread.join();
 }
 
@@ -64,14 +62,14 @@ void ComputePool::Detach(BatchSource& source) {
   delayed_.erase(std::remove(delayed_.begin(), delayed_.end(), &source), delayed_.end());
 }
 
-void ComputePool::AwaitIdleThread(absl::Duration most) {
-  const absl::Time give_up = absl::Now() + most;
+void ComputePool::AwaitIdleThread(std::chrono::nanoseconds most) {
+  const TimePoint give_up = std::chrono::steady_clock::now() + most;
   MutexLock lock(mutex_);
   ++awaiting_idle_;
-  while (idle_ == 0 && !stopping_) {
-    const absl::Duration left = give_up - absl::Now();
-    if (left <= absl::ZeroDuration()) break;
-    idling_.WaitFor(mutex_, left);
+  while (idle_ == 0) {
+    const auto left = give_up - std::chrono::steady_clock::now();
+    if (left <= std::chrono::nanoseconds::zero()) break;
+    idling_.WaitFor(mutex_, absl::FromChrono(left));
   }
   --awaiting_idle_;
 }

@@ -16,7 +16,6 @@
 #include <thread>
 #include <vector>
 
-#include "absl/time/time.h"
 #include "base/mutex.h"
 
 namespace relight::serving {
@@ -56,7 +55,7 @@ class ComputePool {
   void Detach(BatchSource& source);
 
   // Waits while every thread has a batch, but no longer than `most`.
-  void AwaitIdleThread(absl::Duration most);
+  void AwaitIdleThread(std::chrono::nanoseconds most);
 
  private:
   void Work();

@@ -204,7 +204,7 @@ void Deployment::RunLoad(const std::shared_ptr<LoadUnderWay>& load) {
                   *graph_,
                   [this, &load](std::size_t bytes) { return MakeRoom(*load, bytes); },
                   [this](const ServedVersion& version, std::int64_t batch_size) {
-                    GiveWay(*surroundings_.compute);
+                    GiveWayToRequests();
                     return path_->WarmUp(version, batch_size, config_.warm_up.free_dim);
                   },
                   {}};
@@ -215,7 +215,7 @@ void Deployment::RunLoad(const std::shared_ptr<LoadUnderWay>& load) {
   }
   tools.hooks.parallel_for = surroundings_.parallel_for;
   tools.hooks.between_chunks = [this, load]() -> absl::Status {
-    GiveWay(*surroundings_.compute);
+    GiveWayToRequests();
     return InVain(*load) ? absl::CancelledError("no longer wanted") : absl::OkStatus();
   };
   LoadResult result = LoadCheckpoint(load->order, tools);
@@ -273,6 +273,10 @@ void Deployment::Resume() {
   if (surroundings_.draining) {
     path_->StopAdmitting(Draining());
   }
+}
+
+void Deployment::GiveWayToRequests() const {
+  if (!paused_) GiveWay(*surroundings_.compute);
 }
 
 bool Deployment::InVain(const LoadUnderWay& load) const {
@@ -463,9 +467,10 @@ void Deployment::StartAftercare(const std::shared_ptr<VersionRecord>& record,
     const std::shared_ptr<VersionRecord> held = waiting.lock();
     if (held == nullptr) return;
     const auto pace = [&]() -> absl::Status {
-      GiveWay(*surroundings.compute);
       if (surroundings.stopping) return absl::CancelledError("the server stops");
-      if (!held->retired || held->awaited > 0) return absl::OkStatus();
+      if (held->awaited > 0) return absl::OkStatus();
+      if (!held->retired) GiveWay(*surroundings.compute);
+      if (!held->retired) return absl::OkStatus();
       return absl::CancelledError("the version made way for another first");
     };
     TakeCareOf(*held, held->TakeSource(), how, surroundings.spool_folder, pace);

@@ -17,7 +17,6 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "absl/time/time.h"
 #include "base/clock.h"
 #include "base/mutex.h"
 #include "server/config/model_config.h"
@@ -128,6 +127,8 @@ class Deployment {
   absl::StatusOr<std::shared_ptr<Arena::Lease>> MakeRoom(LoadUnderWay& load,
                                                          std::size_t size_bytes);
   // Whether nobody waits for the load any more.
+  // On a loading thread; not while the model itself waits for the load.
+  void GiveWayToRequests() const;
   bool InVain(const LoadUnderWay& load) const;
   void Pause();
   void Resume();

@@ -3,28 +3,25 @@
 #include <time.h>
 
 #include <algorithm>
+#include <chrono>
 
-#include "absl/time/time.h"
 #include "server/serving/compute_pool.h"
 
 namespace relight::serving {
 namespace {
 
-// Whoever waits must also hear that nobody wants its work any more.
-constexpr absl::Duration kLongest = absl::Milliseconds(10);
-
-absl::Duration ProcessorTimeOfThread() {
+std::chrono::nanoseconds ProcessorTimeOfThread() {
   timespec time = {};
   ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
-  return absl::DurationFromTimespec(time);
+  return std::chrono::seconds(time.tv_sec) + std::chrono::nanoseconds(time.tv_nsec);
 }
 
 }  // namespace
 
 void GiveWay(ComputePool& pool) {
-  static thread_local absl::Duration before = absl::ZeroDuration();
-  const absl::Duration worked = ProcessorTimeOfThread() - before;
-  pool.AwaitIdleThread(std::min(worked * kMostWaiting, kLongest));
+  static thread_local std::chrono::nanoseconds before{0};
+  const std::chrono::nanoseconds worked = ProcessorTimeOfThread() - before;
+  pool.AwaitIdleThread(std::min(worked * kMostWaiting, kLongestWait));
   before = ProcessorTimeOfThread();
 }
 

@@ -47,7 +47,7 @@ class QueuedRequestPath final : public RequestPath, private BatchSource {
     if (!failure.has_value()) {
       const std::uint64_t size_bytes = pending->admitted.size_bytes;
       if (version->model->IsQuick(size_bytes) && queue_.TakeAtOnce(size_bytes)) {
-        return RunHere(std::move(pending), version);
+        return RunHere(std::move(pending), std::move(version));
       }
       version.reset();
       failure = Enqueue(pending);
@@ -146,8 +146,8 @@ class QueuedRequestPath final : public RequestPath, private BatchSource {
 
   // On the thread that brought `pending`. Ends the process, as it would on a compute thread, where
   // memory runs out for it.
-  void RunHere(std::unique_ptr<PendingRequest> pending, const Slot::Handle& version) noexcept {
-    runner_.Run(std::move(pending), version);
+  void RunHere(std::unique_ptr<PendingRequest> pending, Slot::Handle version) noexcept {
+    runner_.Run(std::move(pending), std::move(version));
     queue_.Finished(1);
   }
 

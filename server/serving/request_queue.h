@@ -53,7 +53,7 @@ class RequestQueue {
   // What was taken counts as running until this.
   void Finished(std::size_t requests);
 
-  // From now on Push gives `reason`, and nothing waits for company any more.
+  // From now on Push gives `reason`, nothing is taken at once, and nothing waits for company.
   void Stop(absl::Status reason);
   void Resume();
   absl::Status stop_reason() const;  // OK while admitting.

@@ -1,6 +1,7 @@
 // Where the versions of a model that are in memory are published. A swap is one pointer exchange.
 //
-// Readers take a copy of the pointer once per batch and never wait for more than that exchange. The
+// Readers take a copy of the pointer once per batch, and at admission for a moment, and never wait
+// for more than that exchange. The
 // publishing side takes a version out with Remove, waits until the last batch has let go of it, and
 // destroys it on its own thread: a request thread never frees a model. That holds because Remove
 // hands out a reference of its own, kept until DestroyWhenUnused sees no other.
@@ -22,7 +23,7 @@ namespace relight::serving {
 
 class Slot {
  public:
-  // Held by whoever computes with the version; never outlives the batch.
+  // Held by whoever computes with the version, or looks at it; never outlives the batch.
   using Handle = std::shared_ptr<const ServedVersion>;
 
   // What answers requests for `version`: the current one where that is it, else the one of that

@@ -93,10 +93,10 @@ TEST(SmallNetworkTest, NotANumberStaysOneInItsRow) {
 }
 
 TEST(SmallNetworkTest, FewRowsAreQuick) {
-  const auto quick = [](int features, std::uint64_t rows) {
+  const auto quick = [](int features, std::uint64_t rows, const char* activation = "tanh") {
     auto graph = GraphFromText(absl::StrCat(
         "input { name: \"x\" datatype: \"FP32\" shape: [-1, 16] } network { layer { name: \"a\" ",
-        "linear { out_features: ", features, " bias: false } } layer { tanh {} } }"));
+        "linear { out_features: ", features, " bias: false } } layer { ", activation, " {} } }"));
     EXPECT_TRUE(graph.ok()) << graph.status();
     Weights weights;
     weights.Add("a.weight", FloatTensor({features, 16}, std::vector<float>(features * 16, 1)));
@@ -110,6 +110,7 @@ TEST(SmallNetworkTest, FewRowsAreQuick) {
   EXPECT_TRUE(quick(256, 0));
   EXPECT_FALSE(quick(256, 1)) << "256 exponentials";
   EXPECT_FALSE(quick(257, 1)) << "not small";
+  EXPECT_FALSE(quick(1, 128, "relu")) << "the layers and rows themselves count, and short sums";
 }
 
 TEST(SmallNetworkTest, LongSumsAreExact) {

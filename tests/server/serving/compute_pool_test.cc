@@ -154,23 +154,6 @@ TEST_F(ComputePoolTest, DetachedSourceIsNotRun) {
   EXPECT_EQ(runs, 0);
 }
 
-TEST_F(ComputePoolTest, WhoAwaitsAnIdleThreadHasOneOrWaitsInVain) {
-  pool_->AwaitIdleThread(absl::InfiniteDuration());
-  FakeSource source([&](FakeSource&) { gate_.Pass(); });
-  pool_->Schedule(source);
-  gate_.AwaitArrivals(1);
-  pool_->AwaitIdleThread(absl::Milliseconds(1));  // Returns though none is.
-  std::atomic<bool> had_one{false};
-  std::thread waits([&] {
-    pool_->AwaitIdleThread(absl::InfiniteDuration());
-    had_one = true;
-  });
-  EXPECT_FALSE(had_one);
-  gate_.Open();
-  waits.join();
-  pool_->Detach(source);
-}
-
 TEST_F(ComputePoolTest, DetachWaitsForARun) {
   bool finished = false;
   FakeSource source([&](FakeSource&) {

@@ -36,8 +36,6 @@ TEST_F(SlotTest, ServesNothingBeforeTheFirstVersion) {
   EXPECT_EQ(slot_.Find(std::nullopt), nullptr);
   EXPECT_EQ(slot_.Find(1), nullptr);
   EXPECT_TRUE(slot_.Loaded().empty());
-  EXPECT_EQ(slot_.Find(std::nullopt), nullptr);
-  EXPECT_EQ(slot_.Find(1), nullptr);
 }
 
 TEST_F(SlotTest, PublishMakesCurrentAndKeepsTheOneBefore) {
