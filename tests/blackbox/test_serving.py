@@ -91,7 +91,8 @@ class SeveralModelsTest(unittest.TestCase):
             daemon.wait_serving(2, model="second")
             daemon.add_model("third", SIMPLENET)
             daemon.push(os.path.join(GOOD, "model_state.pth"), "c-3.pt", model="third")
-            daemon.wait_for_log("third.*serves version 3")
+            daemon.wait_for_log("third.*serves version 3")  # Until then the model may be unknown.
+            daemon.wait_serving(3, model="third")
             for model, version in (("simplenet", "1"), ("second", "2"), ("third", "3")):
                 _, response = daemon.infer(x, model=model)
                 self.assertEqual(response.model_version, version)
