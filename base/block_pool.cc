@@ -48,36 +48,40 @@ void* BlockPool::Take(std::uint64_t size_bytes) {
 void BlockPool::Give(void* block, std::uint64_t size_bytes) {
   const SizeClass size_class = ClassFor(size_bytes);
   if (size_class.capacity > most_kept_bytes_) return std::free(block);
-  const auto fits = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    return kept_bytes_ <= most_kept_bytes_ - size_class.capacity;
-  };
-  bool full = false;
+  FreeBlocks freed = {};
+  bool kept;
   {
     MutexLock lock(mutex_);
-    // Full of blocks like this one: then there is one too many of them.
-    full = !fits() && free_[size_class.index] == nullptr;
-  }
-  if (full) Trim();
-  {
-    MutexLock lock(mutex_);
-    if (fits()) {
-      FreeBlock*& first = free_[size_class.index];
+    FreeBlock*& first = free_[size_class.index];
+    const std::uint64_t most_before = most_kept_bytes_ - size_class.capacity;
+    // Where it is full of blocks like this one, there is one too many of them.
+    if (kept_bytes_ > most_before && first == nullptr) TakeAllLocked(freed);
+    kept = kept_bytes_ <= most_before;
+    if (kept) {
       first = new (block) FreeBlock{first};
       kept_bytes_ += size_class.capacity;
-      return;
     }
   }
-  std::free(block);
+  if (!kept) std::free(block);
+  FreeAll(freed);
 }
 
 void BlockPool::Trim() {
   FreeBlocks freed = {};
   {
     MutexLock lock(mutex_);
-    std::swap(freed, free_);
-    kept_bytes_ = 0;
+    TakeAllLocked(freed);
   }
-  for (FreeBlock* block : freed) {
+  FreeAll(freed);
+}
+
+void BlockPool::TakeAllLocked(FreeBlocks& out) {
+  out = std::exchange(free_, {});
+  kept_bytes_ = 0;
+}
+
+void BlockPool::FreeAll(const FreeBlocks& blocks) {
+  for (FreeBlock* block : blocks) {
     while (block != nullptr) std::free(std::exchange(block, block->next));
   }
 }

@@ -43,6 +43,9 @@ class BlockPool {
   static constexpr std::size_t kClasses = 4 * 64;
   using FreeBlocks = std::array<FreeBlock*, kClasses>;
 
+  void TakeAllLocked(FreeBlocks& out) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  static void FreeAll(const FreeBlocks& blocks);
+
   const std::uint64_t most_kept_bytes_;
   mutable Mutex mutex_;
   FreeBlocks free_ ABSL_GUARDED_BY(mutex_) = {};

@@ -28,6 +28,10 @@ constexpr absl::Duration kAdminWait = absl::Minutes(10);
 constexpr absl::Duration kAdminSlice = absl::Milliseconds(200);
 // Without threads nothing changes by waiting: a model that is not at rest by then never is.
 constexpr int kRoundsWithoutThreads = 16;
+// What remains of a busy core to a thread of such a niceness: a thirtieth, and a seventieth. So
+// they yield to requests, and still end where those never pause.
+constexpr int kLoaderNiceness = 15;
+constexpr int kAfterSwapNiceness = 19;
 // What is due at once is not asked for in a loop.
 constexpr absl::Duration kShortestRound = absl::Milliseconds(2);
 

@@ -126,9 +126,9 @@ class Deployment {
   void CloseRemains(LoadUnderWay& load);
   absl::StatusOr<std::shared_ptr<Arena::Lease>> MakeRoom(LoadUnderWay& load,
                                                          std::size_t size_bytes);
-  // Whether nobody waits for the load any more.
   // On a loading thread; not while the model itself waits for the load.
   void GiveWayToRequests() const;
+  // Whether nobody waits for the load any more.
   bool InVain(const LoadUnderWay& load) const;
   void Pause();
   void Resume();

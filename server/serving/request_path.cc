@@ -42,15 +42,16 @@ class QueuedRequestPath final : public RequestPath, private BatchSource {
     pending->arrived = std::chrono::steady_clock::now();
     pending->request = std::move(request);
     pending->done = std::move(done);
+    const absl::Time now = clock_.Now();
     Slot::Handle version;
-    std::optional<Failure> failure = Admit(*pending, version);
+    std::optional<Failure> failure = Admit(*pending, now, version);
     if (!failure.has_value()) {
       const std::uint64_t size_bytes = pending->admitted.size_bytes;
       if (version->model->IsQuick(size_bytes) && queue_.TakeAtOnce(size_bytes)) {
         return RunHere(std::move(pending), std::move(version));
       }
       version.reset();
-      failure = Enqueue(pending);
+      failure = Enqueue(pending, now);
     }
     if (failure.has_value()) {
       counters_.AddFailure(failure->reason);
@@ -109,9 +110,10 @@ class QueuedRequestPath final : public RequestPath, private BatchSource {
 
  private:
   // Finds the version that `pending` asks for, or says why it may not be run.
-  std::optional<Failure> Admit(PendingRequest& pending, Slot::Handle& version) const {
+  std::optional<Failure> Admit(PendingRequest& pending, absl::Time now,
+                               Slot::Handle& version) const {
     const InferRequest& request = pending.request;
-    const DropReason drop = ReasonToDrop(request, clock_.Now());
+    const DropReason drop = ReasonToDrop(request, now);
     if (drop != DropReason::kNone) return DropFailure(drop, request);
     absl::StatusOr<AdmittedRequest> admitted = admission_.Check(request);
     if (!admitted.ok()) return Failure{FailureReason::kInvalid, admitted.status()};
@@ -126,8 +128,7 @@ class QueuedRequestPath final : public RequestPath, private BatchSource {
   }
 
   // Queues `pending`, or leaves it with the caller and says why.
-  std::optional<Failure> Enqueue(std::unique_ptr<PendingRequest>& pending) {
-    const absl::Time now = clock_.Now();
+  std::optional<Failure> Enqueue(std::unique_ptr<PendingRequest>& pending, absl::Time now) {
     const std::size_t level = LevelOf(pending->request.priority);
     const config::QueuePolicy& policy = signature_.batching.levels[level];
     pending->rank = 2 * level;

@@ -1,10 +1,10 @@
 // Where the versions of a model that are in memory are published. A swap is one pointer exchange.
 //
 // Readers take a copy of the pointer once per batch, and at admission for a moment, and never wait
-// for more than that exchange. The
-// publishing side takes a version out with Remove, waits until the last batch has let go of it, and
-// destroys it on its own thread: a request thread never frees a model. That holds because Remove
-// hands out a reference of its own, kept until DestroyWhenUnused sees no other.
+// for more than that exchange. The publishing side takes a version out with Remove, waits until the
+// last batch has let go of it, and destroys it on its own thread: a request thread never frees a
+// model. That holds because Remove hands out a reference of its own, kept until DestroyWhenUnused
+// sees no other.
 //
 // Thread-safe.
 #ifndef RELIGHT_SERVER_SERVING_SLOT_H_

@@ -16,14 +16,10 @@
 
 namespace relight::serving {
 
-// What remains of a busy core to a thread of such a niceness: a thirtieth, and a seventieth. So it
-// yields to requests, and still ends where they never pause.
-inline constexpr int kLoaderNiceness = 15;
-inline constexpr int kAfterSwapNiceness = 19;
-
 class WorkerPool {
  public:
-  // `name` is that of its threads (at most 15 bytes count).
+  // `name` is that of its threads (at most 15 bytes count). `niceness` is 0 (as requests) to 19;
+  // that of the process counts where it is higher.
   WorkerPool(const std::string& name, int threads, int niceness);
   // Runs what was submitted, then ends the threads.
   ~WorkerPool();

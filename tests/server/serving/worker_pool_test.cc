@@ -14,10 +14,12 @@
 namespace relight::serving {
 namespace {
 
+constexpr int kNiceness = 15;
+
 TEST(WorkerPoolTest, RunsWhatWasSubmittedBeforeItEnds) {
   std::atomic<int> ran{0};
   {
-    WorkerPool pool("test", 2, kLoaderNiceness);
+    WorkerPool pool("test", 2, kNiceness);
     for (int i = 0; i < 100; ++i) pool.Submit([&] { ++ran; });
   }
   EXPECT_EQ(ran, 100);
@@ -25,7 +27,7 @@ TEST(WorkerPoolTest, RunsWhatWasSubmittedBeforeItEnds) {
 
 TEST(WorkerPoolTest, ParallelForCallsEachIndexOnce) {
   for (const int threads : {1, 4}) {
-    WorkerPool pool("test", threads, kLoaderNiceness);
+    WorkerPool pool("test", threads, kNiceness);
     std::vector<std::atomic<int>> calls(1000);
     pool.parallel_for()(calls.size(), [&](std::size_t i) { ++calls[i]; });
     for (const auto& count : calls) EXPECT_EQ(count, 1);
@@ -35,7 +37,7 @@ TEST(WorkerPoolTest, ParallelForCallsEachIndexOnce) {
 
 TEST(WorkerPoolTest, WhatACallThrowsReachesTheCallerAndEndsNothingElse) {
   for (const int threads : {1, 4}) {
-    WorkerPool pool("test", threads, kLoaderNiceness);
+    WorkerPool pool("test", threads, kNiceness);
     std::vector<std::atomic<int>> calls(1000);
     const auto body = [&](std::size_t i) {
       ++calls[i];
@@ -50,7 +52,7 @@ TEST(WorkerPoolTest, WhatACallThrowsReachesTheCallerAndEndsNothingElse) {
 }
 
 TEST(WorkerPoolTest, ParallelForWorksOnAThreadOfThePoolWhileTheOthersAreBusy) {
-  WorkerPool pool("test", 2, kLoaderNiceness);
+  WorkerPool pool("test", 2, kNiceness);
   Gate busy;
   pool.Submit([&] { busy.Pass(); });
   std::atomic<int> sum{0};
@@ -68,14 +70,14 @@ int NicenessOfLoaders(int niceness_of_process) {
   int niceness = 0;
   std::thread([&] {
     ::setpriority(PRIO_PROCESS, 0, niceness_of_process);
-    WorkerPool pool("test", 1, kLoaderNiceness);
+    WorkerPool pool("test", 1, kNiceness);
     pool.Submit([&] { niceness = ::getpriority(PRIO_PROCESS, 0); });
   }).join();
   return niceness;
 }
 
 TEST(WorkerPoolTest, IsNeverBeforeTheRestOfTheProcess) {
-  EXPECT_EQ(NicenessOfLoaders(0), kLoaderNiceness);
+  EXPECT_EQ(NicenessOfLoaders(0), kNiceness);
   EXPECT_EQ(NicenessOfLoaders(17), 17);
 }
 
