@@ -59,6 +59,7 @@ class Reader {
     ReadVersion();
     ReadWarmUp();
     ReadArenas();
+    if (proto_.has_cuda_graphs()) config_.cuda_graphs = proto_.cuda_graphs();
     ReadTrainingState();
     config_.allow_non_finite = proto_.accept().allow_non_finite();
     return std::move(config_);

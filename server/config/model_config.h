@@ -104,6 +104,7 @@ struct ModelConfig {
   WarmUp warm_up;
   bool allow_non_finite = false;
   int arenas = 2;
+  bool cuda_graphs = true;
   TrainingState training_state = TrainingState::kSpool;
 };
 

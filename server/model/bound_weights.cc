@@ -5,6 +5,8 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <set>
+#include <string_view>
 #include <tuple>
 #include <utility>
 
@@ -88,6 +90,31 @@ struct DevicePlan {
   std::size_t total_bytes = 0;
 };
 
+// The piece that `view` is in.
+template <typename Pieces>
+auto& PieceOf(const WeightView& view, Pieces& pieces) {
+  const auto after =
+      std::upper_bound(pieces.begin(), pieces.end(), view.data,
+                       [](const std::byte* data, const Piece& piece) { return data < piece.from; });
+  return *std::prev(after);
+}
+
+// By the first of their views' names: wherever a checkpoint's file has them, the same weights come
+// to lie at the same addresses, and what was captured with these stays good.
+void PlaceInOrderOfNames(const std::vector<WeightView>& weights, DevicePlan& plan) {
+  std::map<std::string_view, const WeightView*> by_name;
+  for (const WeightView& view : weights) by_name.emplace(view.name, &view);
+  std::set<const Piece*> placed;
+  for (const auto& [name, view] : by_name) {
+    if (ExtentBytes(*view) == 0) continue;
+    Piece& piece = PieceOf(*view, plan.pieces);
+    if (!placed.insert(&piece).second) continue;
+    piece.offset_bytes = plan.total_bytes;
+    const std::size_t aligned = (piece.size_bytes + kDeviceAlignment - 1) / kDeviceAlignment;
+    plan.total_bytes += aligned * kDeviceAlignment;
+  }
+}
+
 // Overlapping views become one piece, so that ties and strides survive the copy.
 DevicePlan PlanDevice(const std::vector<WeightView>& weights) {
   DevicePlan plan;
@@ -107,24 +134,21 @@ DevicePlan PlanDevice(const std::vector<WeightView>& weights) {
       merged.push_back(piece);
     }
   }
-  for (Piece& piece : merged) {
-    piece.offset_bytes = plan.total_bytes;
-    const std::size_t aligned = (piece.size_bytes + kDeviceAlignment - 1) / kDeviceAlignment;
-    plan.total_bytes += aligned * kDeviceAlignment;
-  }
   plan.pieces = std::move(merged);
+  PlaceInOrderOfNames(weights, plan);
   return plan;
 }
 
 // Copies the views' memory to the device and points them there.
-absl::StatusOr<std::shared_ptr<std::byte>> MoveToDevice(Device& device, DeviceArenas& arenas,
-                                                        BindRequest& request) {
+absl::StatusOr<std::shared_ptr<DeviceArena>> MoveToDevice(Device& device, DeviceArenas& arenas,
+                                                          BindRequest& request) {
   const DevicePlan plan = PlanDevice(request.weights);
-  RELIGHT_ASSIGN_OR_RETURN(std::shared_ptr<std::byte> block,
+  RELIGHT_ASSIGN_OR_RETURN(std::shared_ptr<DeviceArena> arena,
                            arenas.Take(device, request.arena, plan.total_bytes));
+  std::byte* const block = arena->memory.get();
   absl::Status copied;
   for (const Piece& piece : plan.pieces) {
-    copied = device.CopyToDevice(block.get() + piece.offset_bytes, piece.from, piece.size_bytes,
+    copied = device.CopyToDevice(block + piece.offset_bytes, piece.from, piece.size_bytes,
                                  Stream::kLoad);
     if (!copied.ok()) break;
   }
@@ -134,14 +158,11 @@ absl::StatusOr<std::shared_ptr<std::byte>> MoveToDevice(Device& device, DeviceAr
   RELIGHT_RETURN_IF_ERROR(synchronized);
   for (WeightView& view : request.weights) {
     if (ExtentBytes(view) == 0) continue;
-    const auto after = std::upper_bound(
-        plan.pieces.begin(), plan.pieces.end(), view.data,
-        [](const std::byte* data, const Piece& piece) { return data < piece.from; });
-    const Piece& piece = *std::prev(after);
-    view.data = block.get() + piece.offset_bytes + (view.data - piece.from);
+    const Piece& piece = PieceOf(view, plan.pieces);
+    view.data = block + piece.offset_bytes + (view.data - piece.from);
   }
   request.keep_alive.reset();
-  return block;
+  return arena;
 }
 
 at::Tensor Adopt(const WeightView& view, const at::Device& device) {
@@ -170,7 +191,8 @@ std::optional<at::ScalarType> SavedType(absl::Span<const ParameterSpec> needed,
 
 std::map<std::string, at::Tensor> MakeTensors(const Device& device,
                                               const std::vector<WeightView>& weights,
-                                              std::optional<at::ScalarType> compute_type) {
+                                              std::optional<at::ScalarType> compute_type,
+                                              DeviceArena* arena) {
   using Key =
       std::tuple<const std::byte*, DType, std::vector<std::int64_t>, std::vector<std::int64_t>>;
   std::map<Key, at::Tensor> made;
@@ -179,7 +201,9 @@ std::map<std::string, at::Tensor> MakeTensors(const Device& device,
     at::Tensor& tensor = made[Key(view.data, view.dtype, view.shape, view.stride)];
     if (!tensor.defined()) {
       tensor = Adopt(view, device.torch_device());
-      if (IsFloatingPoint(view.dtype)) tensor = tensor.to(*compute_type);
+      const bool converts = IsFloatingPoint(view.dtype) && tensor.scalar_type() != *compute_type;
+      if (converts) tensor = tensor.to(*compute_type);
+      if (converts && arena != nullptr) tensor = arena->derived.Keep(std::move(tensor));
     }
     tensors.emplace(view.name, tensor);
   }
@@ -213,18 +237,23 @@ at::ScalarType ComputeType(config::Precision precision, at::ScalarType as_saved)
   return as_saved;
 }
 
-absl::StatusOr<std::shared_ptr<std::byte>> DeviceArenas::Take(Device& device, int arena,
-                                                              std::size_t size_bytes) {
-  if (arena < 0 || static_cast<std::size_t>(arena) >= blocks_.size()) {
+absl::StatusOr<std::shared_ptr<DeviceArena>> DeviceArenas::Take(Device& device, int arena,
+                                                                std::size_t size_bytes) {
+  if (arena < 0 || static_cast<std::size_t>(arena) >= arenas_.size()) {
     return absl::InternalError(absl::StrCat("there is no arena ", arena));
   }
-  Block& block = blocks_[static_cast<std::size_t>(arena)];
-  const bool idle = block.memory.use_count() == 1;
-  if (idle && block.size_bytes >= size_bytes) return block.memory;
-  block = {};  // Before the new one is made: both may not fit.
-  RELIGHT_ASSIGN_OR_RETURN(block.memory, device.AllocateDevice(size_bytes));
-  block.size_bytes = size_bytes;
-  return block.memory;
+  std::shared_ptr<DeviceArena>& place = arenas_[static_cast<std::size_t>(arena)];
+  const bool idle = place.use_count() == 1;
+  if (idle && place->size_bytes >= size_bytes) {
+    place->derived.Rewind();
+    return place;
+  }
+  place.reset();  // Before the new one is made: both may not fit.
+  auto made = std::make_shared<DeviceArena>();
+  RELIGHT_ASSIGN_OR_RETURN(made->memory, device.AllocateDevice(size_bytes));
+  made->size_bytes = size_bytes;
+  place = made;
+  return made;
 }
 
 absl::StatusOr<BoundWeights> BindWeights(Device& device, DeviceArenas& arenas,
@@ -237,13 +266,13 @@ absl::StatusOr<BoundWeights> BindWeights(Device& device, DeviceArenas& arenas,
   }
   RELIGHT_RETURN_IF_ERROR(CheckComputable(device, bound.compute_type));
   if (!device.shares_host_memory()) {
-    RELIGHT_ASSIGN_OR_RETURN(bound.device, MoveToDevice(device, arenas, request));
+    RELIGHT_ASSIGN_OR_RETURN(bound.arena, MoveToDevice(device, arenas, request));
   }
   RELIGHT_RETURN_IF_ERROR(
       WithoutExceptions("binding the weights failed", absl::StatusCode::kInternal, [&] {
         const c10::InferenceMode inference;
         const std::unique_ptr<StreamScope> scope = device.Use(Stream::kLoad);
-        bound.tensors = MakeTensors(device, request.weights, bound.compute_type);
+        bound.tensors = MakeTensors(device, request.weights, bound.compute_type, bound.arena.get());
         return device.shares_host_memory() ? absl::OkStatus() : device.Synchronize(Stream::kLoad);
       }));
   bound.host = std::move(request.keep_alive);

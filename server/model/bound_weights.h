@@ -16,36 +16,43 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "server/config/model_config.h"
+#include "server/model/captured_forwards.h"
+#include "server/model/derived_tensors.h"
 #include "server/model/device.h"
 #include "server/model/graph.h"
 
 namespace relight::model {
 
-// The two blocks of a graph on a device with memory of its own. A block is used again once nothing
-// bound to it is left; a block still in use is never written to, a new one takes its place.
+// A block of memory for weights on a device, and what belongs to its addresses.
+struct DeviceArena {
+  std::shared_ptr<std::byte> memory;
+  std::size_t size_bytes = 0;
+  DerivedTensors derived;
+  CapturedForwards captured;
+};
+
+// The two arenas of a graph on a device with memory of its own. One is used again once nothing
+// bound to it is left; one still in use is never written to, a new one takes its place.
 //
 // Thread-compatible.
 class DeviceArenas {
  public:
-  absl::StatusOr<std::shared_ptr<std::byte>> Take(Device& device, int arena,
-                                                  std::size_t size_bytes);
+  // Its derived tensors are rewound.
+  absl::StatusOr<std::shared_ptr<DeviceArena>> Take(Device& device, int arena,
+                                                    std::size_t size_bytes);
 
  private:
-  struct Block {
-    std::shared_ptr<std::byte> memory;
-    std::size_t size_bytes = 0;
-  };
-  std::array<Block, 2> blocks_;
+  std::array<std::shared_ptr<DeviceArena>, 2> arenas_;
 };
 
 struct BoundWeights {
-  // By the graph's names. Views of `host` or `device` memory, or derived tensors of their own.
+  // By the graph's names. Views of `host`'s or `arena`'s memory, or derived tensors.
   // Views that were the same one in the checkpoint are one tensor (tied weights).
   std::map<std::string, at::Tensor> tensors;
   // Of the floating point ones; nullopt where there are none.
   std::optional<at::ScalarType> compute_type;
   std::shared_ptr<const void> host;
-  std::shared_ptr<std::byte> device;
+  std::shared_ptr<DeviceArena> arena;  // Null where the device shares the host's memory.
 };
 
 // INVALID_ARGUMENT lists every weight that does not fit `needed` or that cannot be computed with.

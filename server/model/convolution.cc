@@ -40,7 +40,11 @@ ConvolutionWeights TakeIn(const BatchNormWeights& norm, const ConvolutionWeights
   if (convolution.bias.defined()) shift = at::add(shift, convolution.bias);
   shift = at::mul(shift, scale);
   if (norm.bias.defined()) shift = at::add(shift, norm.bias);
-  return {at::mul(convolution.weight, scale.to(type).reshape({-1, 1, 1, 1})), shift.to(type)};
+  // Rounded once: half-width weights have no bits to lose.
+  const at::ScalarType exact = type == at::kDouble ? at::kDouble : at::kFloat;
+  const at::Tensor scaled =
+      at::mul(convolution.weight.to(exact), scale.to(exact).reshape({-1, 1, 1, 1}));
+  return {scaled.to(type), shift.to(type)};
 }
 
 Operation MakeConvolution(const network::Step& step, ConvolutionWeights weights, bool packed) {

@@ -1,19 +1,28 @@
 #include "server/model/cuda_device.h"
 
 #include <ATen/Functions.h>
+#include <ATen/cuda/CUDAGraph.h>
+#include <c10/cuda/CUDACachingAllocator.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
 #include <cuda_runtime_api.h>
+#include <torch/version.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstring>
 #include <string>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "base/mutex.h"
 #include "base/status_macros.h"
 #include "server/model/host_memory.h"
 #include "server/model/torch_error.h"
+
+// Before 2.1 LibTorch captures in the mode in which any thread's cudaMalloc breaks the capture.
+#define RELIGHT_CAPTURES \
+  (TORCH_VERSION_MAJOR > 2 || (TORCH_VERSION_MAJOR == 2 && TORCH_VERSION_MINOR >= 1))
 
 namespace relight::model {
 namespace {
@@ -45,17 +54,71 @@ class CudaStreamScope final : public StreamScope {
   c10::cuda::CUDAStreamGuard guard_;
 };
 
+class CudaMark final : public Mark {
+ public:
+  CudaMark(c10::DeviceIndex index, cudaEvent_t event) : index_(index), event_(event) {}
+  ~CudaMark() override { cudaEventDestroy(event_); }
+  CudaMark(const CudaMark&) = delete;
+  CudaMark& operator=(const CudaMark&) = delete;
+
+  // Looks for as long as waking a thread would take, then sleeps: a device that computes for long
+  // should not cost the requests' threads a core.
+  absl::Status Wait() override {
+    constexpr std::chrono::microseconds kWakingTakes{100};
+    const auto asleep_from = std::chrono::steady_clock::now() + kWakingTakes;
+    while (std::chrono::steady_clock::now() < asleep_from) {
+      const cudaError_t done = cudaEventQuery(event_);
+      if (done != cudaErrorNotReady) return ToStatus(done, "cudaEventQuery");
+      cudaGetLastError();
+    }
+    return OnDevice(index_,
+                    [&] { return ToStatus(cudaEventSynchronize(event_), "cudaEventSynchronize"); });
+  }
+
+ private:
+  const c10::DeviceIndex index_;
+  const cudaEvent_t event_;
+};
+
+#if RELIGHT_CAPTURES
+class CudaGraph final : public CapturedWork {
+ public:
+  CudaGraph(c10::cuda::CUDAStream compute, std::unique_ptr<at::cuda::CUDAGraph> graph,
+            std::vector<at::Tensor> outputs)
+      : CapturedWork(std::move(outputs)), compute_(compute), graph_(std::move(graph)) {}
+
+  absl::Status Launch() override {
+    return WithoutExceptions("launching a CUDA graph", absl::StatusCode::kUnavailable, [&] {
+      const c10::cuda::CUDAStreamGuard guard(compute_);
+      graph_->replay();
+      return absl::OkStatus();
+    });
+  }
+
+  at::cuda::MempoolId_t pool() const { return graph_->pool(); }
+
+ private:
+  const c10::cuda::CUDAStream compute_;
+  const std::unique_ptr<at::cuda::CUDAGraph> graph_;
+};
+#endif
+
 class CudaDevice final : public Device {
  public:
   explicit CudaDevice(c10::DeviceIndex index)
       : index_(index),
         name_(absl::StrCat("cuda:", static_cast<int>(index))),
         compute_(c10::cuda::getStreamFromPool(/*isHighPriority=*/true, index)),
+        capture_(c10::cuda::getStreamFromPool(/*isHighPriority=*/true, index)),
         load_(c10::cuda::getStreamFromPool(/*isHighPriority=*/false, index)) {}
 
   const std::string& name() const override { return name_; }
   at::Device torch_device() const override { return at::Device(at::kCUDA, index_); }
   bool shares_host_memory() const override { return false; }
+  // One computes while others are put together and on their way: the host copies a batch of images
+  // for longer than an H100 computes it.
+  int forwards_at_once() const override { return 4; }
+  bool can_capture() const override { return RELIGHT_CAPTURES; }
 
   absl::StatusOr<std::shared_ptr<std::byte>> AllocateHost(std::size_t size_bytes) override {
     RELIGHT_RETURN_IF_ERROR(CheckFits(size_bytes));
@@ -85,9 +148,16 @@ class CudaDevice final : public Device {
         });
   }
 
+  // In pieces: a request's copy that comes in between waits for one of them, some 80 us.
   absl::Status CopyToDevice(void* to, const void* from, std::size_t size_bytes,
                             Stream stream) override {
-    return Copy(to, from, size_bytes, cudaMemcpyHostToDevice, stream);
+    constexpr std::size_t kPieceBytes = std::size_t{4} << 20;
+    for (std::size_t at = 0; at < size_bytes; at += kPieceBytes) {
+      RELIGHT_RETURN_IF_ERROR(
+          Copy(static_cast<std::byte*>(to) + at, static_cast<const std::byte*>(from) + at,
+               std::min(kPieceBytes, size_bytes - at), cudaMemcpyHostToDevice, stream));
+    }
+    return absl::OkStatus();
   }
 
   absl::Status CopyToHost(void* to, const void* from, std::size_t size_bytes,
@@ -101,11 +171,66 @@ class CudaDevice final : public Device {
     });
   }
 
+  absl::StatusOr<std::unique_ptr<Mark>> SetMark() override {
+    return OnDevice(index_, [&]() -> absl::StatusOr<std::unique_ptr<Mark>> {
+      cudaEvent_t event = nullptr;
+      RELIGHT_RETURN_IF_ERROR(
+          ToStatus(cudaEventCreateWithFlags(&event, cudaEventDisableTiming | cudaEventBlockingSync),
+                   "cudaEventCreate"));
+      auto mark = std::make_unique<CudaMark>(index_, event);
+      RELIGHT_RETURN_IF_ERROR(
+          ToStatus(cudaEventRecord(event, compute_.stream()), "cudaEventRecord"));
+      return mark;
+    });
+  }
+
   std::unique_ptr<StreamScope> Use(Stream stream) override {
     return std::make_unique<CudaStreamScope>(Of(stream));
   }
 
+#if RELIGHT_CAPTURES
+  absl::StatusOr<std::unique_ptr<CapturedWork>> Capture(
+      std::function<std::vector<at::Tensor>()> work, const CapturedWork* beside) override {
+    // LibTorch marks the device's random generator as being captured: one at a time.
+    static Mutex one_at_a_time;
+    MutexLock lock(one_at_a_time);
+    return WithoutExceptions(
+        absl::StrCat("capturing work for ", name_), absl::StatusCode::kInternal,
+        [&]() -> absl::StatusOr<std::unique_ptr<CapturedWork>> {
+          // A stream of its own, since all that is queued on it is captured, whoever queues it; of
+          // high priority, since kernels keep that of the stream that they were captured from.
+          const c10::cuda::CUDAStreamGuard guard(capture_);
+          auto graph = std::make_unique<at::cuda::CUDAGraph>();
+          const at::cuda::MempoolId_t pool = beside == nullptr
+                                                 ? at::cuda::MempoolId_t{0, 0}
+                                                 : static_cast<const CudaGraph*>(beside)->pool();
+          // Only what this thread does counts: others may take memory meanwhile.
+          graph->capture_begin(pool, cudaStreamCaptureModeThreadLocal);
+          std::vector<at::Tensor> outputs;
+          try {
+            outputs = work();
+          } catch (...) {
+            AbandonCapture(*graph);
+            throw;
+          }
+          graph->capture_end();
+          return std::make_unique<CudaGraph>(compute_, std::move(graph), std::move(outputs));
+        });
+  }
+#endif
+
  private:
+#if RELIGHT_CAPTURES
+  // Leaves the stream as it was; the work's own error says more than this one's.
+  static void AbandonCapture(at::cuda::CUDAGraph& graph) {
+    try {
+      graph.capture_end();
+    } catch (const std::exception&) {
+      cudaGetLastError();
+    }
+  }
+#endif
+
   const c10::cuda::CUDAStream& Of(Stream stream) const {
     return stream == Stream::kCompute ? compute_ : load_;
   }
@@ -114,6 +239,12 @@ class CudaDevice final : public Device {
     std::size_t free_bytes = 0;
     std::size_t total_bytes = 0;
     RELIGHT_RETURN_IF_ERROR(ToStatus(cudaMemGetInfo(&free_bytes, &total_bytes), "cudaMemGetInfo"));
+    if (size_bytes > free_bytes) {
+      // What LibTorch keeps for forwards to come.
+      c10::cuda::CUDACachingAllocator::emptyCache();
+      RELIGHT_RETURN_IF_ERROR(
+          ToStatus(cudaMemGetInfo(&free_bytes, &total_bytes), "cudaMemGetInfo"));
+    }
     if (size_bytes > free_bytes) {
       return absl::ResourceExhaustedError(
           absl::StrCat("weights need ", size_bytes, " bytes on ", name_, ", but only ", free_bytes,
@@ -134,6 +265,7 @@ class CudaDevice final : public Device {
   const c10::DeviceIndex index_;
   const std::string name_;
   const c10::cuda::CUDAStream compute_;
+  const c10::cuda::CUDAStream capture_;
   const c10::cuda::CUDAStream load_;
 };
 

@@ -4,9 +4,24 @@
 
 #include <cstring>
 
+#include "absl/strings/str_cat.h"
 #include "server/model/host_memory.h"
 
 namespace relight::model {
+namespace {
+
+// The host has done everything by the time it could be marked.
+class NothingToWaitFor final : public Mark {
+ public:
+  absl::Status Wait() override { return absl::OkStatus(); }
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<CapturedWork>> Device::Capture(
+    std::function<std::vector<at::Tensor>()> /*work*/, const CapturedWork* /*beside*/) {
+  return absl::UnimplementedError(absl::StrCat(name(), " captures no work"));
+}
 
 const std::string& CpuDevice::name() const {
   static const std::string name = "cpu";
@@ -38,6 +53,10 @@ absl::Status CpuDevice::CopyToHost(void* to, const void* from, std::size_t size_
 }
 
 absl::Status CpuDevice::Synchronize(Stream) { return absl::OkStatus(); }
+
+absl::StatusOr<std::unique_ptr<Mark>> CpuDevice::SetMark() {
+  return std::make_unique<NothingToWaitFor>();
+}
 
 std::unique_ptr<StreamScope> CpuDevice::Use(Stream) { return nullptr; }
 

@@ -6,8 +6,11 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstddef>
+#include <functional>
 #include <memory>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -26,6 +29,34 @@ class StreamScope {
   virtual ~StreamScope() = default;
 };
 
+// A point in the compute stream's work. Not thread-safe.
+class Mark {
+ public:
+  virtual ~Mark() = default;
+
+  // Returns when everything that was queued before the mark is done.
+  virtual absl::Status Wait() = 0;
+};
+
+// Work that was captured once (a CUDA graph) and is queued as a whole, at the cost of one call. It
+// reads what lies at the addresses that it was captured with.
+//
+// Thread-compatible.
+class CapturedWork {
+ public:
+  explicit CapturedWork(std::vector<at::Tensor> outputs) : outputs_(std::move(outputs)) {}
+  virtual ~CapturedWork() = default;
+
+  // On the device; each Launch fills them anew.
+  const std::vector<at::Tensor>& outputs() const { return outputs_; }
+  // Queues the work on the compute stream. Nowhere else: what captured works use for scratch may be
+  // the same memory, and one stream keeps them apart.
+  virtual absl::Status Launch() = 0;
+
+ private:
+  const std::vector<at::Tensor> outputs_;
+};
+
 // Thread-safe. Blocks keep their device alive.
 class Device {
  public:
@@ -36,6 +67,11 @@ class Device {
   virtual at::Device torch_device() const = 0;
   // Whether a graph reads host memory where it lies. If so, nothing below AllocateHost is called.
   virtual bool shares_host_memory() const = 0;
+  // How many forwards keep the device busy; more at a time only make each of them longer. 0: as
+  // many as there are compute threads.
+  virtual int forwards_at_once() const { return 0; }
+  // Whether there is Capture.
+  virtual bool can_capture() const { return false; }
 
   // Memory that the device reads from fast; GraphFactory::AllocateHost has the promises.
   virtual absl::StatusOr<std::shared_ptr<std::byte>> AllocateHost(std::size_t size_bytes) = 0;
@@ -53,8 +89,18 @@ class Device {
                                   Stream stream) = 0;
   // Returns when everything queued on `stream` is done.
   virtual absl::Status Synchronize(Stream stream) = 0;
+  // After all that is queued on the compute stream now.
+  virtual absl::StatusOr<std::unique_ptr<Mark>> SetMark() = 0;
 
   virtual std::unique_ptr<StreamScope> Use(Stream stream) = 0;
+
+  // Captures what `work` queues from this thread, without computing it; what it returns are the
+  // outputs. `work` must have run once on this thread, so that nothing is set up in it, and must
+  // not wait for the device. The device memory that it takes stays the captured work's, or is what
+  // `beside`, if that is not null, needs only while it computes. UNIMPLEMENTED where the device
+  // cannot; what else LibTorch says is wrong is INTERNAL or RESOURCE_EXHAUSTED.
+  virtual absl::StatusOr<std::unique_ptr<CapturedWork>> Capture(
+      std::function<std::vector<at::Tensor>()> work, const CapturedWork* beside);
 };
 
 // The host itself: weights are adopted where they lie.
@@ -71,6 +117,7 @@ class CpuDevice final : public Device {
   absl::Status CopyToHost(void* to, const void* from, std::size_t size_bytes,
                           Stream stream) override;
   absl::Status Synchronize(Stream stream) override;
+  absl::StatusOr<std::unique_ptr<Mark>> SetMark() override;
   std::unique_ptr<StreamScope> Use(Stream stream) override;
 };
 

@@ -4,6 +4,7 @@
 #include <ATen/Parallel.h>
 #include <c10/core/InferenceMode.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <limits>
@@ -127,19 +128,15 @@ absl::StatusOr<at::Tensor> ReadInput(const TensorSpec& spec, const HostTensor& i
   return wide;
 }
 
-std::size_t TensorBytes(const at::Tensor& tensor) {
-  return static_cast<std::size_t>(tensor.numel()) * tensor.element_size();
-}
-
-// Through page-locked memory, so that the copy does not hold up this thread; `staged` keeps it
-// until the stream is done.
-absl::StatusOr<at::Tensor> Upload(Device& device, const at::Tensor& host,
+// `staged` keeps what the copy reads until the stream is done.
+absl::StatusOr<at::Tensor> Upload(Device& device, const HostInput& input,
                                   std::vector<at::Tensor>& staged) {
-  staged.push_back(device.EmptyHost(host.sizes(), host.scalar_type()));
-  std::memcpy(staged.back().data_ptr(), host.data_ptr(), TensorBytes(host));
-  at::Tensor there = at::empty(host.sizes(), host.options().device(device.torch_device()));
-  RELIGHT_RETURN_IF_ERROR(device.CopyToDevice(there.data_ptr(), staged.back().data_ptr(),
-                                              TensorBytes(host), Stream::kCompute));
+  staged.push_back(PageLocked(device, input));
+  const at::Tensor& from = staged.back();
+  at::Tensor there =
+      at::empty(from.sizes(), at::TensorOptions(from.scalar_type()).device(device.torch_device()));
+  RELIGHT_RETURN_IF_ERROR(
+      device.CopyToDevice(there.data_ptr(), from.data_ptr(), TensorBytes(from), Stream::kCompute));
   return there;
 }
 
@@ -244,19 +241,17 @@ HostTensor WrapNarrowed(const TensorSpec& spec, const at::Tensor& tensor) {
   return output;
 }
 
-absl::Status DownloadAll(Device& device, std::vector<at::Tensor>& outputs) {
-  std::vector<at::Tensor> hosts;
-  absl::Status copied;
+// Waits for the copies; where one fails, those before it are left under way.
+absl::Status DownloadAll(Device& device, std::vector<at::Tensor>& outputs,
+                         std::vector<at::Tensor>& hosts) {
   for (const at::Tensor& output : outputs) {
     hosts.push_back(device.EmptyHost(output.sizes(), output.scalar_type()));
-    copied = device.CopyToHost(hosts.back().data_ptr(), output.data_ptr(), TensorBytes(output),
-                               Stream::kCompute);
-    if (!copied.ok()) break;
+    const absl::Status copied = device.CopyToHost(hosts.back().data_ptr(), output.data_ptr(),
+                                                  TensorBytes(output), Stream::kCompute);
+    RELIGHT_RETURN_IF_ERROR(copied);
   }
-  const absl::Status synchronized = device.Synchronize(Stream::kCompute);
-  RELIGHT_RETURN_IF_ERROR(copied);
-  RELIGHT_RETURN_IF_ERROR(synchronized);
-  outputs = std::move(hosts);
+  RELIGHT_ASSIGN_OR_RETURN(const std::unique_ptr<Mark> mark, device.SetMark());
+  RELIGHT_RETURN_IF_ERROR(mark->Wait());
   return absl::OkStatus();
 }
 
@@ -274,53 +269,49 @@ class StreamFence {
   bool crossed_ = false;
 };
 
-absl::StatusOr<std::vector<at::Tensor>> Compute(const Signature& signature,
-                                                const std::vector<at::Tensor>& inputs,
-                                                Computation computation) {
-  std::vector<at::Tensor> outputs = computation(inputs);
-  if (outputs.size() != signature.outputs.size()) {
-    return absl::InternalError(absl::StrCat("the graph returned ", outputs.size(),
-                                            " outputs, the config declares ",
-                                            signature.outputs.size()));
+absl::StatusOr<std::vector<at::Tensor>> ComputeOnDevice(Device& device, const Signature& signature,
+                                                        const std::vector<HostInput>& inputs,
+                                                        Computation computation) {
+  const std::unique_ptr<StreamScope> scope = device.Use(Stream::kCompute);
+  // All that work under way refers to goes after the fence.
+  std::vector<at::Tensor> staged, arguments, outputs, hosts;
+  StreamFence fence(device);
+  for (const HostInput& input : inputs) {
+    RELIGHT_ASSIGN_OR_RETURN(at::Tensor argument, Upload(device, input, staged));
+    arguments.push_back(std::move(argument));
   }
-  for (std::size_t i = 0; i < outputs.size(); ++i) {
-    RELIGHT_ASSIGN_OR_RETURN(outputs[i],
-                             PrepareOutput(signature.outputs[i], std::move(outputs[i])));
-  }
-  return outputs;
+  RELIGHT_ASSIGN_OR_RETURN(outputs, Compute(signature, arguments, computation));
+  RELIGHT_RETURN_IF_ERROR(DownloadAll(device, outputs, hosts));
+  fence.Crossed();
+  return hosts;
 }
 
-absl::StatusOr<std::vector<at::Tensor>> ComputeOnDevice(Device& device, const Signature& signature,
-                                                        std::vector<at::Tensor> inputs,
-                                                        Computation computation) {
-  if (device.shares_host_memory()) return Compute(signature, inputs, computation);
-  const std::unique_ptr<StreamScope> scope = device.Use(Stream::kCompute);
-  std::vector<at::Tensor> staged;
-  StreamFence fence(device);
-  for (at::Tensor& input : inputs) {
-    RELIGHT_ASSIGN_OR_RETURN(input, Upload(device, input, staged));
+absl::StatusOr<std::vector<at::Tensor>> ComputeAnywhere(Device& device, const Signature& signature,
+                                                        std::vector<HostInput> inputs,
+                                                        Computation computation,
+                                                        CapturedForwards* captured) {
+  if (device.shares_host_memory()) {
+    std::vector<at::Tensor> arguments;
+    arguments.reserve(inputs.size());
+    for (HostInput& input : inputs) arguments.push_back(std::move(input.tensor));
+    return Compute(signature, arguments, computation);
   }
-  RELIGHT_ASSIGN_OR_RETURN(std::vector<at::Tensor> outputs,
-                           Compute(signature, inputs, computation));
-  const std::vector<at::Tensor> on_device = outputs;  // Until the copies are done.
-  RELIGHT_RETURN_IF_ERROR(DownloadAll(device, outputs));
-  fence.Crossed();
-  return outputs;
+  if (captured != nullptr) {
+    if (auto outputs = captured->Run(device, inputs)) return *std::move(outputs);
+  }
+  return ComputeOnDevice(device, signature, inputs, computation);
 }
 
 absl::StatusOr<std::vector<HostTensor>> ExecuteChecked(Device& device, const Signature& signature,
                                                        absl::Span<const HostTensor> inputs,
-                                                       Computation computation) {
+                                                       Computation computation,
+                                                       CapturedForwards* captured) {
   LimitThreads();
   const c10::InferenceMode inference;
-  std::vector<at::Tensor> arguments;
-  arguments.reserve(inputs.size());
-  for (std::size_t i = 0; i < inputs.size(); ++i) {
-    RELIGHT_ASSIGN_OR_RETURN(at::Tensor argument, ReadInput(signature.inputs[i], inputs[i]));
-    arguments.push_back(std::move(argument));
-  }
-  RELIGHT_ASSIGN_OR_RETURN(std::vector<at::Tensor> results,
-                           ComputeOnDevice(device, signature, std::move(arguments), computation));
+  RELIGHT_ASSIGN_OR_RETURN(std::vector<HostInput> arguments, ReadInputs(signature, inputs));
+  RELIGHT_ASSIGN_OR_RETURN(
+      std::vector<at::Tensor> results,
+      ComputeAnywhere(device, signature, std::move(arguments), computation, captured));
   std::vector<HostTensor> outputs;
   outputs.reserve(results.size());
   for (std::size_t i = 0; i < results.size(); ++i) {
@@ -359,12 +350,46 @@ absl::Status CheckInputs(const Signature& signature, absl::Span<const HostTensor
   return absl::OkStatus();
 }
 
+absl::StatusOr<std::vector<HostInput>> ReadInputs(const Signature& signature,
+                                                  absl::Span<const HostTensor> inputs) {
+  std::vector<HostInput> read;
+  read.reserve(inputs.size());
+  for (std::size_t i = 0; i < inputs.size(); ++i) {
+    RELIGHT_ASSIGN_OR_RETURN(at::Tensor tensor, ReadInput(signature.inputs[i], inputs[i]));
+    const bool in_place = tensor.data_ptr() == static_cast<const void*>(inputs[i].data.get());
+    read.push_back({std::move(tensor), inputs[i].page_locked && in_place});
+  }
+  return read;
+}
+
+absl::StatusOr<std::vector<at::Tensor>> Compute(const Signature& signature,
+                                                const std::vector<at::Tensor>& inputs,
+                                                Computation computation) {
+  std::vector<at::Tensor> outputs = computation(inputs);
+  if (outputs.size() != signature.outputs.size()) {
+    return absl::InternalError(absl::StrCat("the graph returned ", outputs.size(),
+                                            " outputs, the config declares ",
+                                            signature.outputs.size()));
+  }
+  for (std::size_t i = 0; i < outputs.size(); ++i) {
+    RELIGHT_ASSIGN_OR_RETURN(outputs[i],
+                             PrepareOutput(signature.outputs[i], std::move(outputs[i])));
+  }
+  return outputs;
+}
+
+bool LooksAtValues(const Signature& signature) {
+  return std::any_of(signature.outputs.begin(), signature.outputs.end(),
+                     [](const TensorSpec& spec) { return !IsFloatingPoint(spec.dtype); });
+}
+
 absl::StatusOr<std::vector<HostTensor>> Execute(Device& device, const Signature& signature,
                                                 absl::Span<const HostTensor> inputs,
-                                                Computation computation) {
+                                                Computation computation,
+                                                CapturedForwards* captured) {
   RELIGHT_RETURN_IF_ERROR(CheckInputs(signature, inputs));
   try {
-    return ExecuteChecked(device, signature, inputs, computation);
+    return ExecuteChecked(device, signature, inputs, computation, captured);
   } catch (...) {
     return StatusOfForwardException(HasFreeDimensions(signature));
   }

@@ -53,6 +53,19 @@ class BoundModel {
   virtual absl::StatusOr<std::vector<HostTensor>> Forward(
       absl::Span<const HostTensor> inputs) const = 0;
 
+  // Forward, after making ready what Forwards of as many rows or others would be slower without.
+  // Called before the model serves, by one thread.
+  virtual absl::StatusOr<std::vector<HostTensor>> WarmUp(
+      absl::Span<const HostTensor> inputs) const {
+    return Forward(inputs);
+  }
+
+  // Memory for an input, from which the device reads without another copy; null where there is no
+  // such memory, or none better than any other.
+  virtual std::shared_ptr<std::byte> AllocateInput(std::uint64_t /*size_bytes*/) const {
+    return nullptr;
+  }
+
   // Whether a Forward of inputs that have `input_bytes` together is sure to take no longer than
   // waking another thread for it would: some microseconds.
   virtual bool IsQuick(std::uint64_t /*input_bytes*/) const { return false; }
@@ -71,6 +84,9 @@ class Graph {
   virtual const std::vector<ParameterSpec>& parameters() const = 0;
   // "cpu", "cuda:0".
   virtual const std::string& device() const = 0;
+  // How many Forwards at a time keep the device busy, beyond which batches better wait and grow. 0:
+  // as many as there are threads.
+  virtual int forwards_at_once() const { return 0; }
 
   // Makes a model of this graph and these weights. Never runs a random initialiser, and copies only
   // what it cannot adopt: on the CPU in the checkpoint's own dtype the weights are used in place.

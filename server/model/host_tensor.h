@@ -17,6 +17,7 @@ struct HostTensor {
   // Row-major, little-endian. Keeps the bytes alive; whoever holds a copy may read them.
   std::shared_ptr<const std::byte> data;
   std::uint64_t size_bytes = 0;
+  bool page_locked = false;  // `data` is from BoundModel::AllocateInput.
 };
 
 }  // namespace relight::model

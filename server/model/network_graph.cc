@@ -50,6 +50,7 @@ Schedule MakeSchedule(const network::Network& network) {
 struct Plan {
   network::Network network;
   Signature signature;
+  CaptureSettings capture;
   bool small = false;  // Computed without LibTorch, on the CPU and in float32.
   Schedule schedule;
   std::shared_ptr<Device> device;
@@ -68,33 +69,28 @@ bool CanPack(const Device& device, const BoundWeights& weights) {
          at::globalContext().userEnabledMkldnn();
 }
 
-class BoundNetwork final : public BoundModel {
+// The arithmetic of a net with certain weights; thread-safe. Of weights in a device's arena it
+// holds addresses.
+class Arithmetic {
  public:
   // Throws what LibTorch throws.
-  BoundNetwork(std::shared_ptr<const Plan> plan, const std::vector<StepPlan>& steps,
-               BoundWeights weights)
-      : plan_(std::move(plan)), weights_(std::move(weights)) {
+  Arithmetic(std::shared_ptr<const Plan> plan, const std::vector<StepPlan>& steps,
+             const BoundWeights& weights)
+      : plan_(std::move(plan)), compute_type_(weights.compute_type.value_or(at::kFloat)) {
+    DerivedTensors* const derived = weights.arena == nullptr ? nullptr : &weights.arena->derived;
     operations_.reserve(steps.size());
     for (std::size_t step = 0; step < steps.size(); ++step) {
-      operations_.push_back(MakeOperation(plan_->network, steps, step, weights_.tensors));
+      operations_.push_back(MakeOperation(plan_->network, steps, step, weights.tensors, derived));
     }
     for (const std::size_t value : plan_->network.output_values()) {
       output_layouts_.push_back(LayoutOf(plan_->network, steps, value));
     }
   }
 
-  absl::StatusOr<std::vector<HostTensor>> Forward(
-      absl::Span<const HostTensor> inputs) const override {
-    return Execute(*plan_->device, plan_->signature, inputs,
-                   [this](const std::vector<at::Tensor>& tensors) { return Run(tensors); });
-  }
-
- private:
-  std::vector<at::Tensor> Run(const std::vector<at::Tensor>& inputs) const {
+  std::vector<at::Tensor> operator()(const std::vector<at::Tensor>& inputs) const {
     std::vector<at::Tensor> values;
     values.reserve(inputs.size() + operations_.size());
-    const at::ScalarType compute_type = weights_.compute_type.value_or(at::kFloat);
-    for (const at::Tensor& input : inputs) values.push_back(Widened(input, compute_type));
+    for (const at::Tensor& input : inputs) values.push_back(Widened(input, compute_type_));
     std::vector<at::Tensor> arguments;
     for (std::size_t step = 0; step < operations_.size(); ++step) {
       arguments.clear();
@@ -112,10 +108,82 @@ class BoundNetwork final : public BoundModel {
     return outputs;
   }
 
+ private:
   const std::shared_ptr<const Plan> plan_;
-  const BoundWeights weights_;
+  const at::ScalarType compute_type_;
   std::vector<Operation> operations_;
   std::vector<Layout> output_layouts_;
+};
+
+class BoundNetwork final : public BoundModel {
+ public:
+  // Throws what LibTorch throws.
+  BoundNetwork(std::shared_ptr<const Plan> plan, const std::vector<StepPlan>& steps,
+               BoundWeights weights)
+      : plan_(std::move(plan)),
+        weights_(std::move(weights)),
+        arithmetic_(std::make_shared<const Arithmetic>(plan_, steps, weights_)) {}
+
+  absl::StatusOr<std::vector<HostTensor>> Forward(
+      absl::Span<const HostTensor> inputs) const override {
+    CapturedForwards* const captured =
+        weights_.arena == nullptr ? nullptr : &weights_.arena->captured;
+    return Execute(*plan_->device, plan_->signature, inputs, *arithmetic_, captured);
+  }
+
+  absl::StatusOr<std::vector<HostTensor>> WarmUp(
+      absl::Span<const HostTensor> inputs) const override {
+    RELIGHT_RETURN_IF_ERROR(CheckInputs(plan_->signature, inputs));
+    const bool captures = weights_.arena != nullptr && plan_->capture.enabled &&
+                          plan_->device->can_capture() && !LooksAtValues(plan_->signature);
+    if (captures) RELIGHT_RETURN_IF_ERROR(Capture(inputs));
+    return Forward(inputs);
+  }
+
+  std::shared_ptr<std::byte> AllocateInput(std::uint64_t size_bytes) const override {
+    if (plan_->device->shares_host_memory()) return nullptr;
+    const auto make = [&]() -> absl::StatusOr<std::shared_ptr<std::byte>> {
+      const auto owner = std::make_shared<at::Tensor>(
+          plan_->device->EmptyHost({static_cast<std::int64_t>(size_bytes)}, at::kByte));
+      return std::shared_ptr<std::byte>(owner, static_cast<std::byte*>(owner->data_ptr()));
+    };
+    return WithoutExceptions("page-locked memory", absl::StatusCode::kInternal, make)
+        .value_or(nullptr);
+  }
+
+ private:
+  absl::Status Capture(absl::Span<const HostTensor> inputs) const {
+    std::vector<at::Tensor> read;  // By the forward, besides its inputs.
+    for (const auto& [name, tensor] : weights_.tensors) read.push_back(tensor);
+    for (const at::Tensor& tensor : weights_.arena->derived.kept()) read.push_back(tensor);
+    const absl::Status status = WithoutExceptions(
+        "capturing the network's forward failed", absl::StatusCode::kInternal,
+        [&]() -> absl::Status {
+          LimitThreads();
+          const c10::InferenceMode inference;
+          RELIGHT_ASSIGN_OR_RETURN(const std::vector<HostInput> arguments,
+                                   ReadInputs(plan_->signature, inputs));
+          return weights_.arena->captured.Capture(*plan_->device, plan_->capture, read, arguments,
+                                                  ComputationToCapture());
+        });
+    if (status.ok()) return status;
+    return absl::Status(status.code(),
+                        absl::StrCat(status.message(), "; cuda_graphs: false serves without it"));
+  }
+
+  // Holds on to the arithmetic alone: the captured work is the arena's, and outlives this.
+  CapturedForwards::Computation ComputationToCapture() const {
+    return [plan = plan_, arithmetic = arithmetic_](const std::vector<at::Tensor>& inputs) {
+      absl::StatusOr<std::vector<at::Tensor>> outputs =
+          Compute(plan->signature, inputs, *arithmetic);
+      TORCH_CHECK(outputs.ok(), outputs.status().message());
+      return *std::move(outputs);
+    };
+  }
+
+  const std::shared_ptr<const Plan> plan_;
+  const BoundWeights weights_;
+  const std::shared_ptr<const Arithmetic> arithmetic_;
 };
 
 class NetworkGraph final : public Graph {
@@ -129,6 +197,7 @@ class NetworkGraph final : public Graph {
     return plan_->network.parameters();
   }
   const std::string& device() const override { return plan_->device->name(); }
+  int forwards_at_once() const override { return plan_->device->forwards_at_once(); }
 
   absl::StatusOr<std::unique_ptr<BoundModel>> Bind(BindRequest request) override {
     RELIGHT_ASSIGN_OR_RETURN(BoundWeights weights,
@@ -146,8 +215,11 @@ class NetworkGraph final : public Graph {
     if (plan_->small && device.shares_host_memory() && single) {
       return MakeSmallNetwork(plan_->network, {plan_, &plan_->signature}, weights.tensors);
     }
+    const bool on_host = device.shares_host_memory();
     const std::vector<StepPlan> steps =
-        PlanSteps(plan_->network, {.take_in_norms = single, .pack = CanPack(device, weights)});
+        PlanSteps(plan_->network, {.take_in_norms = single || !on_host,
+                                   .pack = CanPack(device, weights),
+                                   .channels_last = !on_host});
     const std::uint64_t derived = DerivedElements(plan_->network, steps);
     if (derived == 0) return Make(steps, std::move(weights));
     if (device.shares_host_memory()) {
@@ -176,9 +248,10 @@ class NetworkGraph final : public Graph {
 }  // namespace
 
 std::unique_ptr<Graph> MakeNetworkGraph(network::Network network, std::shared_ptr<Device> device,
-                                        config::Precision precision) {
+                                        config::Precision precision, CaptureSettings capture) {
   auto plan = std::make_shared<Plan>();
   plan->signature = {network.inputs(), network.outputs()};
+  plan->capture = capture;
   plan->small = IsSmallNetwork(network);
   plan->schedule = MakeSchedule(network);
   plan->network = std::move(network);

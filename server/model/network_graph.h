@@ -5,6 +5,7 @@
 #include <memory>
 
 #include "server/config/model_config.h"
+#include "server/model/captured_forwards.h"
 #include "server/model/device.h"
 #include "server/model/graph.h"
 #include "server/network/network.h"
@@ -12,7 +13,7 @@
 namespace relight::model {
 
 std::unique_ptr<Graph> MakeNetworkGraph(network::Network network, std::shared_ptr<Device> device,
-                                        config::Precision precision);
+                                        config::Precision precision, CaptureSettings capture = {});
 
 }  // namespace relight::model
 

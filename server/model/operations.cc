@@ -79,12 +79,13 @@ at::Tensor Add(at::Tensor& to, const at::Tensor& other) {
 class Maker {
  public:
   Maker(const network::Network& network, const StepPlan& plan, std::size_t step,
-        const std::map<std::string, at::Tensor>& weights)
+        const std::map<std::string, at::Tensor>& weights, DerivedTensors* derived)
       : network_(network),
         plan_(plan),
         step_(network.steps()[step]),
         layer_(step_.layer.name),
-        weights_(weights) {}
+        weights_(weights),
+        derived_(derived) {}
 
   Operation operator()(const network::Linear&) const {
     return MakeLinear(Required("weight"), Optional("bias"), plan_.layout == Layout::kRows);
@@ -97,6 +98,13 @@ class Maker {
                         Required(norm.name, "running_mean"), Required(norm.name, "running_var"),
                         std::get<network::BatchNorm>(norm.kind).eps},
                        weights);
+    }
+    if (plan_.channels_last) {
+      weights.weight = weights.weight.contiguous(at::MemoryFormat::ChannelsLast);
+    }
+    if (derived_ != nullptr && IsDerived(weights.weight)) {
+      weights.weight = derived_->Keep(weights.weight);
+      if (plan_.norm_taken_in.has_value()) weights.bias = derived_->Keep(weights.bias);
     }
     return MakeConvolution(step_, std::move(weights), plan_.layout == Layout::kImages);
   }
@@ -184,19 +192,26 @@ class Maker {
   }
   at::Tensor Optional(const char* suffix) const { return Optional(layer_, suffix); }
 
+  // Whether it is not the checkpoint's own.
+  bool IsDerived(const at::Tensor& weight) const {
+    return plan_.norm_taken_in.has_value() || !weight.is_same(Required("weight"));
+  }
+
   const network::Network& network_;
   const StepPlan& plan_;
   const network::Step& step_;
   const std::string& layer_;
   const std::map<std::string, at::Tensor>& weights_;
+  DerivedTensors* const derived_;
 };
 
 }  // namespace
 
 Operation MakeOperation(const network::Network& network, const std::vector<StepPlan>& plan,
-                        std::size_t step, const std::map<std::string, at::Tensor>& weights) {
-  Operation operation =
-      std::visit(Maker(network, plan[step], step, weights), network.steps()[step].layer.kind);
+                        std::size_t step, const std::map<std::string, at::Tensor>& weights,
+                        DerivedTensors* derived) {
+  Operation operation = std::visit(Maker(network, plan[step], step, weights, derived),
+                                   network.steps()[step].layer.kind);
   std::vector<Layout> layouts;
   for (const std::size_t value : network.steps()[step].inputs) {
     layouts.push_back(LayoutOf(network, plan, value));

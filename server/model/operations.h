@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "server/model/derived_tensors.h"
 #include "server/model/step_plan.h"
 #include "server/network/network.h"
 
@@ -20,9 +21,11 @@ namespace relight::model {
 using Operation = std::function<at::Tensor(std::vector<at::Tensor>& arguments)>;
 
 // As `plan` says, which is one of `network`. `weights` holds what Network::parameters() lists, by
-// full name; the operation keeps those that it reads, and what it derives from others.
+// full name; the operation keeps those that it reads, and what it derives from others: in `derived`
+// where that is not null.
 Operation MakeOperation(const network::Network& network, const std::vector<StepPlan>& plan,
-                        std::size_t step, const std::map<std::string, at::Tensor>& weights);
+                        std::size_t step, const std::map<std::string, at::Tensor>& weights,
+                        DerivedTensors* derived);
 
 }  // namespace relight::model
 

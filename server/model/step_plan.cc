@@ -177,6 +177,8 @@ std::vector<StepPlan> PlanSteps(const Network& network, const PlanOptions& optio
       plan[i].norm_taken_in = norms[i];
       plan[*norms[i]].taken_in = true;
     }
+    plan[i].channels_last =
+        options.channels_last && std::holds_alternative<network::Conv2d>(step.layer.kind);
     if (!options.pack) continue;
     const Layout before = LayoutOfInputs(network, step, plan);
     if (before == Layout::kRowMajor) {
@@ -198,7 +200,9 @@ Layout LayoutOf(const Network& network, const std::vector<StepPlan>& plan, std::
 std::uint64_t DerivedElements(const Network& network, const std::vector<StepPlan>& plan) {
   std::uint64_t elements = 0;
   for (std::size_t i = 0; i < plan.size(); ++i) {
-    if (plan[i].layout == Layout::kRowMajor && !plan[i].norm_taken_in.has_value()) continue;
+    const bool derives = plan[i].layout != Layout::kRowMajor || plan[i].channels_last ||
+                         plan[i].norm_taken_in.has_value();
+    if (!derives) continue;
     elements += ElementsOf(network.steps()[i].layer.kind);
   }
   return elements;

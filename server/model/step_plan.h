@@ -33,13 +33,17 @@ struct StepPlan {
   // Of the step's value. Convolutions and linear layers for which it is not kRowMajor keep a packed
   // copy of their weights; other steps compute in whatever layout they get.
   Layout layout = Layout::kRowMajor;
+  // Of a convolution: its weights are kept with the channels innermost, which is how cuDNN computes
+  // fastest. Values follow by themselves, in LibTorch's strides.
+  bool channels_last = false;
 };
 
 // What is derived from weights takes memory beside them, and each swap makes it anew: a net with
 // more weights than this in its convolutions, or in its linear layers, derives nothing from these.
 struct PlanOptions {
   bool take_in_norms = false;
-  bool pack = false;  // For oneDNN: on the CPU, in float32.
+  bool pack = false;           // For oneDNN: on the CPU, in float32.
+  bool channels_last = false;  // For cuDNN.
   std::uint64_t most_convolution_elements = std::uint64_t{64} << 20;  // 256 MiB of float32.
   std::uint64_t most_linear_elements = std::uint64_t{16} << 20;       // 64 MiB.
 };

@@ -73,7 +73,8 @@ class TorchBackend final : public GraphFactory {
     RELIGHT_ASSIGN_OR_RETURN(const config::Precision precision,
                              PrecisionOn(*device, config.precision));
     if (const auto* network = std::get_if<network::Network>(&config.graph)) {
-      return MakeNetworkGraph(*network, std::move(device), precision);
+      return MakeNetworkGraph(*network, std::move(device), precision,
+                              {config.cuda_graphs, config.batching.max_batch_size});
     }
     const auto& archive = std::get<config::TorchScriptGraph>(config.graph);
     return LoadTorchScriptGraph(archive.path, SignatureOf(config, archive), std::move(device),

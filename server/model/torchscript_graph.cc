@@ -96,6 +96,7 @@ class TorchScriptGraph final : public Graph {
   const std::vector<TensorSpec>& outputs() const override { return archive_->signature.outputs; }
   const std::vector<ParameterSpec>& parameters() const override { return archive_->parameters; }
   const std::string& device() const override { return archive_->device->name(); }
+  int forwards_at_once() const override { return archive_->device->forwards_at_once(); }
 
   absl::StatusOr<std::unique_ptr<BoundModel>> Bind(BindRequest request) override {
     RELIGHT_ASSIGN_OR_RETURN(BoundWeights weights,

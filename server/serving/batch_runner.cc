@@ -96,7 +96,7 @@ absl::StatusOr<std::vector<model::HostTensor>> BatchRunner::Forward(const model:
                                                                     BatchView batch,
                                                                     Outcome& outcome) {
   RELIGHT_ASSIGN_OR_RETURN(const std::vector<model::HostTensor> inputs,
-                           AssembleInputs(signature_, batch, *buffers_));
+                           AssembleInputs(signature_, model, batch, *buffers_));
   outcome.assembled = std::chrono::steady_clock::now();
   absl::StatusOr<std::vector<model::HostTensor>> outputs = model.Forward(inputs);
   outcome.computed = std::chrono::steady_clock::now();

@@ -27,11 +27,13 @@ bool UsableInPlace(const InputTensor& input) {
   return address % ItemSize(input.dtype) == 0;
 }
 
-absl::StatusOr<model::HostTensor> AssembleInput(BatchView batch, std::size_t position,
-                                                std::int64_t rows, bool batched,
-                                                BatchBuffers& buffers) {
+absl::StatusOr<model::HostTensor> AssembleInput(const model::BoundModel& model, BatchView batch,
+                                                std::size_t position, std::int64_t rows,
+                                                bool batched, BatchBuffers& buffers) {
   const InputTensor& first = InputAt(*batch.front(), position);
-  model::HostTensor tensor{first.dtype, first.shape, nullptr, 0};
+  model::HostTensor tensor;
+  tensor.dtype = first.dtype;
+  tensor.shape = first.shape;
   if (batched) tensor.shape.front() = rows;
   if (batch.size() == 1 && UsableInPlace(first)) {
     const absl::Span<const std::byte> bytes = first.bytes.front();
@@ -42,7 +44,9 @@ absl::StatusOr<model::HostTensor> AssembleInput(BatchView batch, std::size_t pos
   for (const std::unique_ptr<PendingRequest>& pending : batch) {
     for (const auto& slice : InputAt(*pending, position).bytes) tensor.size_bytes += slice.size();
   }
-  std::shared_ptr<std::byte> buffer = buffers.Acquire(tensor.size_bytes);
+  std::shared_ptr<std::byte> buffer = model.AllocateInput(tensor.size_bytes);
+  tensor.page_locked = buffer != nullptr;
+  if (buffer == nullptr) buffer = buffers.Acquire(tensor.size_bytes);
   if (buffer == nullptr) {
     return absl::InternalError(absl::StrCat("input ", Escape(first.name), ": no memory for ",
                                             tensor.size_bytes, " bytes of a batch of ", rows,
@@ -91,6 +95,7 @@ std::int64_t TotalRows(BatchView batch) {
 }
 
 absl::StatusOr<std::vector<model::HostTensor>> AssembleInputs(const Signature& signature,
+                                                              const model::BoundModel& model,
                                                               BatchView batch,
                                                               BatchBuffers& buffers) {
   const std::int64_t rows = TotalRows(batch);
@@ -98,7 +103,7 @@ absl::StatusOr<std::vector<model::HostTensor>> AssembleInputs(const Signature& s
   inputs.reserve(signature.inputs.size());
   for (std::size_t i = 0; i < signature.inputs.size(); ++i) {
     RELIGHT_ASSIGN_OR_RETURN(model::HostTensor input,
-                             AssembleInput(batch, i, rows, Batched(signature), buffers));
+                             AssembleInput(model, batch, i, rows, Batched(signature), buffers));
     inputs.push_back(std::move(input));
   }
   return inputs;

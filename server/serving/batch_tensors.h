@@ -11,6 +11,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "server/model/graph.h"
 #include "server/model/host_tensor.h"
 #include "server/serving/batch_buffers.h"
 #include "server/serving/infer.h"
@@ -26,10 +27,11 @@ std::int64_t TotalRows(BatchView batch);
 
 // The graph's inputs in the signature's order, dense: the rows of the requests one after the other.
 // A lone request's input that is one aligned slice is used where it lies (and keeps the request's
-// bytes alive); all else is copied once into a buffer of `buffers`. INTERNAL where there is no
-// memory.
+// bytes alive); all else is copied once: to where the model's device reads it from, or into a
+// buffer of `buffers`. INTERNAL where there is no memory.
 // REQUIRES: the requests were admitted against `signature`; the batch is not empty.
 absl::StatusOr<std::vector<model::HostTensor>> AssembleInputs(const Signature& signature,
+                                                              const model::BoundModel& model,
                                                               BatchView batch,
                                                               BatchBuffers& buffers);
 

@@ -97,9 +97,12 @@ void ComputePool::Work() {
 
 BatchSource* ComputePool::NextLocked() {
   LineUpDueLocked();
-  if (line_.empty()) return nullptr;
-  BatchSource* source = line_.front();
-  line_.pop_front();
+  const auto next = std::find_if(line_.begin(), line_.end(), [](const BatchSource* source) {
+    return source->most_at_once_ == 0 || source->running_ < source->most_at_once_;
+  });
+  if (next == line_.end()) return nullptr;
+  BatchSource* source = *next;
+  line_.erase(next);
   return source;
 }
 

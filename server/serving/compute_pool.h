@@ -2,7 +2,8 @@
 //
 // A model that has requests waiting puts itself in line, at most once; a thread that comes to it
 // takes one batch, and the model goes to the end of the line where more is waiting. So models take
-// turns, and one model may use several threads at the same time.
+// turns, and one model may use several threads at the same time. A model that runs as many batches
+// as it may keeps its place in line.
 //
 // Thread-safe. Destroying the pool runs what is in line first.
 #ifndef RELIGHT_SERVER_SERVING_COMPUTE_POOL_H_
@@ -23,6 +24,8 @@ namespace relight::serving {
 // Something that has batches to run. Must be detached before it is destroyed.
 class BatchSource {
  public:
+  // `most_at_once`: of batches; 0: as many as there are threads.
+  explicit BatchSource(int most_at_once = 0) : most_at_once_(most_at_once) {}
   virtual ~BatchSource() = default;
 
   // Runs one batch of what is waiting now, or finds that there is none. Called by several threads
@@ -31,6 +34,7 @@ class BatchSource {
 
  private:
   friend class ComputePool;
+  const int most_at_once_;
   std::atomic<bool> in_line_{false};
   // Guarded by the pool's mutex.
   std::optional<std::chrono::steady_clock::time_point> due_;
@@ -59,6 +63,7 @@ class ComputePool {
 
  private:
   void Work();
+  // Out of line; null where nobody in line may run another batch now.
   BatchSource* NextLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void LineUpDueLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void WaitLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

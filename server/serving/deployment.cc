@@ -110,6 +110,7 @@ Deployment::Deployment(config::ModelConfig config, std::unique_ptr<model::Graph>
   signature.inputs = graph_->inputs();
   signature.outputs = graph_->outputs();
   signature.batching = config_.batching;
+  signature.batches_at_once = graph_->forwards_at_once();
   path_ = MakeRequestPath(std::move(signature), surroundings.compute);
   if (surroundings_.draining) path_->StopAdmitting(Draining());
 }

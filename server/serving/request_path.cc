@@ -23,7 +23,8 @@ namespace {
 class QueuedRequestPath final : public RequestPath, private BatchSource {
  public:
   QueuedRequestPath(Signature signature, std::shared_ptr<ComputePool> pool, const Clock& clock)
-      : signature_(std::move(signature)),
+      : BatchSource(signature.batches_at_once),
+        signature_(std::move(signature)),
         clock_(clock),
         admission_(signature_),
         counters_(signature_.batching.max_batch_size),

@@ -32,6 +32,7 @@ struct Signature {
   std::vector<TensorSpec> inputs;
   std::vector<TensorSpec> outputs;
   config::Batching batching;
+  int batches_at_once = 0;  // The most that run at the same time; 0: as many as there are threads.
 };
 
 class RequestPath {

@@ -20,7 +20,9 @@ namespace {
 
 absl::StatusOr<model::HostTensor> Zeros(const TensorSpec& spec, bool batched,
                                         std::int64_t batch_size, std::int64_t free_dim) {
-  model::HostTensor tensor{spec.dtype, spec.shape, nullptr, 0};
+  model::HostTensor tensor;
+  tensor.dtype = spec.dtype;
+  tensor.shape = spec.shape;
   for (std::size_t i = 0; i < tensor.shape.size(); ++i) {
     if (batched && i == 0) {
       tensor.shape[i] = batch_size;
@@ -98,7 +100,7 @@ absl::Status RunWarmUp(const Signature& signature, const model::BoundModel& mode
     RELIGHT_ASSIGN_OR_RETURN(model::HostTensor input, Zeros(spec, batched, batch_size, free_dim));
     inputs.push_back(std::move(input));
   }
-  const absl::StatusOr<std::vector<model::HostTensor>> outputs = model.Forward(inputs);
+  const absl::StatusOr<std::vector<model::HostTensor>> outputs = model.WarmUp(inputs);
   if (outputs.ok()) return CheckAgainstSignature(signature, batch_size, *outputs);
   std::vector<std::string> shapes;
   for (std::size_t i = 0; i < inputs.size(); ++i) {

@@ -70,6 +70,7 @@ TEST(ModelConfigTest, DefaultsAreFilledIn) {
   EXPECT_EQ(config.warm_up.free_dim, 1);
   EXPECT_FALSE(config.allow_non_finite);
   EXPECT_EQ(config.arenas, 2);
+  EXPECT_TRUE(config.cuda_graphs);
   EXPECT_EQ(config.training_state, TrainingState::kSpool);
 }
 
@@ -98,6 +99,7 @@ TEST(ModelConfigTest, EveryFieldArrives) {
   EXPECT_THAT(config.warm_up.batch_sizes, ElementsAre(1, 2));
   EXPECT_EQ(config.warm_up.free_dim, 7);
   EXPECT_EQ(config.arenas, 1);
+  EXPECT_FALSE(config.cuda_graphs);
   EXPECT_EQ(config.training_state, TrainingState::kOpenFile);
   ASSERT_EQ(config.inputs.size(), 2u);
   EXPECT_EQ(config.inputs[1].dtype, DType::kFloat64);

@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstring>
 #include <functional>
+#include <limits>
 #include <memory>
 #include <string>
 #include <utility>
@@ -17,18 +18,20 @@
 
 namespace relight::model {
 
-// Copies happen only when their stream is synchronised, as late as a real device may do them; so
+// Copies happen only when somebody waits for their stream, as late as a real device may do them; so
 // whatever is freed or read too early shows as wrong answers, and under ASan as an error.
 //
 // Thread-compatible.
 class RecordingDevice final : public Device {
  public:
   // What happened, in order: "allocate 256", "copy in 16 load", "synchronize load", "use compute",
-  // "leave compute", "free 256".
+  // "capture", "launch", "mark", "wait", "leave compute", "free 256".
   const std::vector<std::string>& events() const { return *events_; }
   void ClearEvents() { events_->clear(); }
   // The next CopyToDevice fails.
   void FailNextCopy() { fail_next_copy_ = true; }
+  int host_tensors_made() const { return host_tensors_made_; }
+  void FailNextCapture() { fail_next_capture_ = true; }
 
   const std::string& name() const override { return name_; }
   at::Device torch_device() const override { return at::Device(at::kCPU); }
@@ -39,6 +42,7 @@ class RecordingDevice final : public Device {
                                       std::default_delete<std::byte[]>());
   }
   at::Tensor EmptyHost(at::IntArrayRef shape, at::ScalarType type) override {
+    ++host_tensors_made_;
     return at::empty(shape, at::TensorOptions(type));
   }
   absl::StatusOr<std::shared_ptr<std::byte>> AllocateDevice(std::size_t size_bytes) override {
@@ -69,8 +73,22 @@ class RecordingDevice final : public Device {
   }
   absl::Status Synchronize(Stream stream) override {
     events_->push_back(absl::StrCat("synchronize ", Name(stream)));
-    for (const auto& copy : std::exchange(queued_, {})) copy();
+    DoQueued();
     return absl::OkStatus();
+  }
+  absl::StatusOr<std::unique_ptr<Mark>> SetMark() override {
+    events_->push_back("mark");
+    return std::make_unique<Waiter>(*this);
+  }
+  bool can_capture() const override { return true; }
+  absl::StatusOr<std::unique_ptr<CapturedWork>> Capture(
+      std::function<std::vector<at::Tensor>()> work, const CapturedWork*) override {
+    if (std::exchange(fail_next_capture_, false)) return absl::InternalError("no capture");
+    events_->push_back("capture");
+    // Its memory is there, and nothing is computed yet.
+    std::vector<at::Tensor> outputs = work();
+    for (at::Tensor& output : outputs) output.fill_(std::numeric_limits<double>::quiet_NaN());
+    return std::make_unique<Repeater>(events_, std::move(work), std::move(outputs));
   }
   std::unique_ptr<StreamScope> Use(Stream stream) override {
     return std::make_unique<Scope>(events_, Name(stream));
@@ -90,6 +108,44 @@ class RecordingDevice final : public Device {
     const std::string stream_;
   };
 
+  class Waiter final : public Mark {
+   public:
+    explicit Waiter(RecordingDevice& device) : device_(device) {}
+    absl::Status Wait() override {
+      device_.events_->push_back("wait");
+      device_.DoQueued();
+      return absl::OkStatus();
+    }
+
+   private:
+    RecordingDevice& device_;
+  };
+
+  // Computes again, of what then lies at the same addresses.
+  class Repeater final : public CapturedWork {
+   public:
+    Repeater(std::shared_ptr<std::vector<std::string>> events,
+             std::function<std::vector<at::Tensor>()> work, std::vector<at::Tensor> outputs)
+        : CapturedWork(std::move(outputs)), events_(std::move(events)), work_(std::move(work)) {}
+
+    absl::Status Launch() override {
+      events_->push_back("launch");
+      const std::vector<at::Tensor> results = work_();
+      for (std::size_t i = 0; i < results.size(); ++i) {
+        std::memcpy(outputs()[i].data_ptr(), results[i].data_ptr(), results[i].nbytes());
+      }
+      return absl::OkStatus();
+    }
+
+   private:
+    const std::shared_ptr<std::vector<std::string>> events_;
+    const std::function<std::vector<at::Tensor>()> work_;
+  };
+
+  void DoQueued() {
+    for (const auto& copy : std::exchange(queued_, {})) copy();
+  }
+
   static std::string Name(Stream stream) { return stream == Stream::kCompute ? "compute" : "load"; }
 
   const std::string name_ = "recording:0";
@@ -97,7 +153,9 @@ class RecordingDevice final : public Device {
   const std::shared_ptr<std::vector<std::string>> events_ =
       std::make_shared<std::vector<std::string>>();
   std::vector<std::function<void()>> queued_;
+  int host_tensors_made_ = 0;
   bool fail_next_copy_ = false;
+  bool fail_next_capture_ = false;
 };
 
 }  // namespace relight::model

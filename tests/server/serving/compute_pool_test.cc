@@ -17,7 +17,8 @@ namespace {
 
 class FakeSource final : public BatchSource {
  public:
-  explicit FakeSource(std::function<void(FakeSource&)> run) : run_(std::move(run)) {}
+  explicit FakeSource(std::function<void(FakeSource&)> run, int most_at_once = 0)
+      : BatchSource(most_at_once), run_(std::move(run)) {}
   void RunOne() override { run_(*this); }
 
  private:
@@ -106,6 +107,37 @@ TEST_F(ComputePoolTest, OneSourceMayRunOnSeveralThreads) {
   both.AwaitArrivals(2);
   both.Open();
   pool_->Detach(source);
+}
+
+TEST_F(ComputePoolTest, OneThatRunsAsOftenAsItMayWaitsInLineAndHoldsUpNobody) {
+  pool_.emplace(2);
+  Gate first, second, other_ran;
+  std::atomic<int> runs{0};
+  FakeSource limited(
+      [&](FakeSource&) {
+        if (++runs == 1) {
+          first.Pass();
+        } else {
+          second.Open();
+        }
+      },
+      /*most_at_once=*/1);
+  pool_->Schedule(limited);
+  first.AwaitArrivals(1);
+  pool_->Schedule(limited);
+  int runs_before_other = 0;
+  FakeSource other([&](FakeSource&) {
+    runs_before_other = runs;
+    other_ran.Open();
+  });
+  pool_->Schedule(other);
+  other_ran.Pass();
+  EXPECT_EQ(runs_before_other, 1);
+  first.Open();
+  second.Pass();
+  pool_->Detach(limited);
+  pool_->Detach(other);
+  EXPECT_EQ(runs, 2);
 }
 
 TEST_F(ComputePoolTest, DelayedSourceRunsWhenItIsDue) {

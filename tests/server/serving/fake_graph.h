@@ -39,6 +39,10 @@ class FakeGraphWorld {
   std::function<absl::Status(float)> on_bind;
   // Changes what Forward returns, to return what a broken graph would.
   std::function<void(std::vector<model::HostTensor>&)> on_outputs;
+  // What BoundModel::AllocateInput returns.
+  std::function<std::shared_ptr<std::byte>(std::uint64_t)> allocate_input;
+  // Called by WarmUp.
+  std::function<void()> on_warm_up;
   // How many elements "w" has.
   std::int64_t weight_elements = 1;
   // Up to how many bytes of input a Forward is quick.
@@ -57,6 +61,11 @@ class FakeGraphWorld {
     MutexLock lock(mutex_);
     return input_data_;
   }
+  // Whether the first input's memory is page-locked, likewise.
+  std::vector<bool> page_locked() const {
+    MutexLock lock(mutex_);
+    return page_locked_;
+  }
   // Where the weight of the last Bind lies, in its version's block.
   const std::byte* weight_data() const { return weight_data_.load(); }
   // Threads on which models were destroyed.
@@ -70,6 +79,7 @@ class FakeGraphWorld {
     MutexLock lock(mutex_);
     batch_rows_.push_back(input.shape.empty() ? 1 : input.shape.front());
     input_data_.push_back(input.data.get());
+    page_locked_.push_back(input.page_locked);
   }
   void WeightBound(const void* data) { weight_data_ = static_cast<const std::byte*>(data); }
   void ModelCreated() { ++live_models_; }
@@ -86,6 +96,7 @@ class FakeGraphWorld {
   mutable Mutex mutex_;
   std::vector<std::int64_t> batch_rows_ ABSL_GUARDED_BY(mutex_);
   std::vector<const std::byte*> input_data_ ABSL_GUARDED_BY(mutex_);
+  std::vector<bool> page_locked_ ABSL_GUARDED_BY(mutex_);
   std::vector<std::thread::id> destroyed_on_ ABSL_GUARDED_BY(mutex_);
 };
 
@@ -163,6 +174,16 @@ class FakeBoundModel final : public model::BoundModel {
     }
     if (world_->on_outputs) world_->on_outputs(outputs);
     return outputs;
+  }
+
+  absl::StatusOr<std::vector<model::HostTensor>> WarmUp(
+      absl::Span<const model::HostTensor> inputs) const override {
+    if (world_->on_warm_up) world_->on_warm_up();
+    return Forward(inputs);
+  }
+
+  std::shared_ptr<std::byte> AllocateInput(std::uint64_t size_bytes) const override {
+    return world_->allocate_input ? world_->allocate_input(size_bytes) : nullptr;
   }
 
   bool IsQuick(std::uint64_t input_bytes) const override {

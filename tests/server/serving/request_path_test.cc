@@ -104,6 +104,23 @@ TEST_F(RequestPathTest, LoneAlignedSliceIsUsedWhereItLies) {
   EXPECT_THAT(world_->input_data(), ElementsAre(bytes));
 }
 
+TEST_F(RequestPathTest, WhatIsCopiedGoesStraightToWhereTheDeviceReadsIt) {
+  std::vector<std::byte> device_memory(64);
+  world_->allocate_input = [&](std::uint64_t size_bytes) {
+    EXPECT_EQ(size_bytes, 16);
+    return std::shared_ptr<std::byte>(device_memory.data(), [](std::byte*) {});
+  };
+  StartServing(FakeSignature(8));
+  InferRequest request = RowsOf(1, 2);
+  const absl::Span<const std::byte> whole = request.inputs[0].bytes[0];
+  request.inputs[0].bytes = {whole.first(8), whole.subspan(8)};
+  EXPECT_THAT(Send(std::move(request)).WaitValues(), ElementsAre(10, 10, 10, 10));
+  EXPECT_THAT(world_->input_data(), ElementsAre(device_memory.data()));
+  EXPECT_THAT(world_->page_locked(), ElementsAre(true));
+  EXPECT_TRUE(Send(RowsOf(1)).WaitStatus().ok());  // Used where it lies.
+  EXPECT_THAT(world_->page_locked(), ElementsAre(true, false));
+}
+
 TEST_F(RequestPathTest, SlicesArePutTogether) {
   StartServing(FakeSignature(8));
   InferRequest request = RowsOf(0, 2);

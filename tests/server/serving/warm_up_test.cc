@@ -40,6 +40,13 @@ TEST_F(WarmUpTest, RunsZerosOfTheBatchSize) {
   EXPECT_EQ(seen_[0].size_bytes, 32U);
 }
 
+TEST_F(WarmUpTest, TellsTheModelThatItIsOne) {
+  int warm_ups = 0;
+  world_->on_warm_up = [&] { ++warm_ups; };
+  EXPECT_EQ(Run(4), absl::OkStatus());
+  EXPECT_EQ(warm_ups, 1);
+}
+
 TEST_F(WarmUpTest, FreeDimensionsAreAsAsked) {
   signature_.inputs[0].shape = signature_.outputs[0].shape = {-1, -1, 3};
   EXPECT_EQ(Run(2, 5), absl::OkStatus());

@@ -1,0 +1,91 @@
+// Forwards that are captured once and then queued as a whole, where shapes repeat.
+#ifndef RELIGHT_SERVER_MODEL_CAPTURED_FORWARDS_H_
+#define RELIGHT_SERVER_MODEL_CAPTURED_FORWARDS_H_
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "base/mutex.h"
+#include "server/model/device.h"
+#include "server/model/host_input.h"
+
+namespace relight::model {
+
+// Which forwards are captured.
+struct CaptureSettings {
+  bool enabled = false;
+  // The rows of a batch: 0 where requests are never put together, and a shape is captured as it is.
+  std::int64_t max_batch_size = 0;
+};
+
+// Up to eight each number of rows, from there on four for each doubling, so that less than a fifth
+// of a batch is filling. Ascending; the last is `max_batch_size`.
+std::vector<std::int64_t> BatchSizesToCapture(std::int64_t max_batch_size);
+
+// Belongs to one block of weights: the captured works read that block's addresses. The weights may
+// change, and what is derived from them, as long as they stay where they are.
+//
+// Thread-safe, but for Capture, which is called while nothing computes with the block.
+class CapturedForwards {
+ public:
+  // Of inputs on the device. Owns what it needs but the weights' memory. May throw.
+  using Computation = std::function<std::vector<at::Tensor>(const std::vector<at::Tensor>& inputs)>;
+
+  // Captures `computation` of inputs with the shapes and types of `inputs`, and, where batches are
+  // put together, as many rows as BatchSizesToCapture says. Does nothing where that was done
+  // before, and `addresses` (of all that is read besides inputs) lie as they lay then. Throws what
+  // LibTorch throws.
+  absl::Status Capture(Device& device, const CaptureSettings& settings,
+                       absl::Span<const at::Tensor> addresses, absl::Span<const HostInput> inputs,
+                       const Computation& computation);
+
+  // The outputs for `inputs`, in page-locked memory; nullopt where no captured forward fits them.
+  // A batch may be computed with rows behind its own that nobody asked for.
+  std::optional<absl::StatusOr<std::vector<at::Tensor>>> Run(Device& device,
+                                                             absl::Span<const HostInput> inputs);
+
+ private:
+  // What must be the same for captured work to be good.
+  struct Place {
+    const void* data = nullptr;
+    at::ScalarType type = at::kFloat;
+    std::vector<std::int64_t> sizes, strides;
+    bool operator==(const Place&) const = default;
+  };
+  struct Forward {
+    std::vector<at::Tensor> inputs;  // On the device: the first rows of the largest forward's.
+    std::unique_ptr<CapturedWork> work;
+  };
+
+  static std::vector<Place> PlacesOf(absl::Span<const at::Tensor> tensors);
+  static absl::StatusOr<std::vector<Forward>> CaptureAll(Device& device,
+                                                         std::int64_t max_batch_size,
+                                                         absl::Span<const HostInput> inputs,
+                                                         const Computation& computation);
+  // Whether `inputs` are what `forward` takes; of a batch, as many rows or fewer.
+  bool Fits(const Forward& forward, absl::Span<const HostInput> inputs) const;
+  // Queues the forward between the copies of its inputs and outputs.
+  absl::StatusOr<std::unique_ptr<Mark>> Queue(Device& device, Forward& forward,
+                                              absl::Span<const at::Tensor> from,
+                                              absl::Span<const at::Tensor> to);
+
+  // Constant between two captures.
+  bool batched_ = false;
+  std::vector<Place> places_;
+  std::vector<Forward> forwards_;  // By rows, ascending.
+  // The forwards share their inputs' memory and scratch: what is queued for one is not mixed with
+  // what is queued for another.
+  Mutex queueing_;
+};
+
+}  // namespace relight::model
+
+#endif  // RELIGHT_SERVER_MODEL_CAPTURED_FORWARDS_H_

@@ -1,0 +1,257 @@
+// What is captured, when it is computed instead of the steps one by one, and that it is neither
+// mixed up nor outlived: on a device that only records.
+#include "server/model/captured_forwards.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "server/model/network_graph.h"
+#include "tests/server/model/model_testing.h"
+#include "tests/server/model/recording_device.h"
+
+namespace relight::model {
+namespace {
+
+using testing::Contains;
+using testing::Each;
+using testing::ElementsAre;
+using testing::HasSubstr;
+using testing::Not;
+
+TEST(BatchSizesToCaptureTest, UpToEightEachAndThenFourForEachDoubling) {
+  EXPECT_THAT(BatchSizesToCapture(0), ElementsAre());
+  EXPECT_THAT(BatchSizesToCapture(1), ElementsAre(1));
+  EXPECT_THAT(BatchSizesToCapture(5), ElementsAre(1, 2, 3, 4, 5));
+  EXPECT_THAT(BatchSizesToCapture(33),
+              ElementsAre(1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32, 33));
+}
+
+TEST(BatchSizesToCaptureTest, LessThanAFifthOfABatchIsFilling) {
+  const std::vector<std::int64_t> sizes = BatchSizesToCapture(1000);
+  EXPECT_EQ(sizes.back(), 1000);
+  for (std::int64_t rows = 1; rows <= 1000; ++rows) {
+    const auto filled = *std::lower_bound(sizes.begin(), sizes.end(), rows);
+    EXPECT_LT(static_cast<double>(filled - rows), 0.2 * static_cast<double>(filled)) << rows;
+  }
+}
+
+class CapturedForwardsTest : public testing::Test {
+ protected:
+  void MakeGraph(const std::string& text, CaptureSettings settings) {
+    const auto config = config::ParseModelConfig(text, "model");
+    ASSERT_TRUE(config.ok()) << config.status();
+    graph_ = MakeNetworkGraph(std::get<network::Network>(config->graph), device_,
+                              config::Precision::kAsSaved, settings);
+  }
+  void MakeLinear(CaptureSettings settings) {
+    MakeGraph(R"(
+        input { name: "x" datatype: "FP32" shape: -1 shape: 2 }
+        network { layer { name: "fc" linear { out_features: 2 bias: false } } })",
+              settings);
+  }
+
+  // x becomes `value` * x. The memory of the checkpoint is scribbled over and gone on return.
+  std::unique_ptr<BoundModel> BindDiagonal(float value, int arena) {
+    Weights weights;
+    weights.Add("fc.weight", FloatTensor({2, 2}, {value, 0, 0, value}));
+    BindRequest request = weights.Request();
+    request.arena = arena;
+    auto bound = graph_->Bind(std::move(request));
+    EXPECT_TRUE(bound.ok()) << bound.status();
+    std::memset(weights.Data("fc.weight"), 0xFF, 16);
+    return *std::move(bound);
+  }
+  std::unique_ptr<BoundModel> BindWarm(float value, int arena) {
+    auto bound = BindDiagonal(value, arena);
+    const auto outputs = bound->WarmUp({FloatTensor({1, 2}, {0, 0})});
+    EXPECT_TRUE(outputs.ok()) << outputs.status();
+    return bound;
+  }
+
+  static std::vector<double> Answer(const BoundModel& model, const HostTensor& input) {
+    const auto outputs = model.Forward({input});
+    EXPECT_TRUE(outputs.ok()) << outputs.status();
+    return outputs.ok() ? ValuesOf(outputs->at(0)) : std::vector<double>();
+  }
+
+  const std::shared_ptr<RecordingDevice> device_ = std::make_shared<RecordingDevice>();
+  std::unique_ptr<Graph> graph_;
+};
+
+constexpr CaptureSettings kUpToFour{.enabled = true, .max_batch_size = 4};
+
+TEST_F(CapturedForwardsTest, TheWarmUpCapturesEachBatchSizeAfterARunOfItsOwn) {
+  MakeLinear(kUpToFour);
+  const auto bound = BindDiagonal(2, 0);
+  device_->ClearEvents();
+  ASSERT_TRUE(bound->WarmUp({FloatTensor({1, 2}, {3, 4})}).ok());
+  EXPECT_THAT(
+      device_->events(),
+      ElementsAre("use compute", "synchronize compute", "capture", "synchronize compute", "capture",
+                  "synchronize compute", "capture", "synchronize compute", "capture",
+                  "leave compute",                                                        // And
+                  "copy in 8 compute", "launch", "copy out 8 compute", "mark", "wait"));  // runs.
+}
+
+TEST_F(CapturedForwardsTest, AForwardIsOneLaunchBetweenTwoCopies) {
+  MakeLinear(kUpToFour);
+  const auto bound = BindWarm(2, 0);
+  device_->ClearEvents();
+  EXPECT_THAT(Answer(*bound, FloatTensor({3, 2}, {1, 2, 3, 4, 5, 6})),
+              ElementsAre(2, 4, 6, 8, 10, 12));
+  EXPECT_THAT(device_->events(),
+              ElementsAre("copy in 24 compute", "launch", "copy out 24 compute", "mark", "wait"));
+}
+
+TEST_F(CapturedForwardsTest, ABatchBetweenTwoSizesIsFilledUpAndOnlyItsOwnRowsTravel) {
+  MakeLinear({.enabled = true, .max_batch_size = 10});
+  const auto bound = BindWarm(2, 0);
+  const std::vector<float> ones(20, 1);
+  Answer(*bound, FloatTensor({10, 2}, ones));  // What the rows behind are filled with.
+  device_->ClearEvents();
+  std::vector<float> values(18);
+  for (std::size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(i);
+  const std::vector<double> answer = Answer(*bound, FloatTensor({9, 2}, values));
+  ASSERT_EQ(answer.size(), 18);
+  for (std::size_t i = 0; i < answer.size(); ++i) EXPECT_EQ(answer[i], 2.0 * values[i]);
+  EXPECT_THAT(device_->events(),
+              ElementsAre("copy in 72 compute", "launch", "copy out 72 compute", "mark", "wait"));
+}
+
+TEST_F(CapturedForwardsTest, OtherShapesAreComputedStepByStep) {
+  MakeGraph(R"(
+      input { name: "x" datatype: "FP32" shape: [-1, -1, 2] }
+      network { layer { name: "fc" linear { in_features: 2 out_features: 2 bias: false } } })",
+            kUpToFour);
+  const auto bound = BindDiagonal(2, 0);
+  ASSERT_TRUE(bound->WarmUp({FloatTensor({1, 1, 2}, {0, 0})}).ok());
+  device_->ClearEvents();
+  EXPECT_THAT(Answer(*bound, FloatTensor({1, 2, 2}, {1, 2, 3, 4})), ElementsAre(2, 4, 6, 8));
+  EXPECT_THAT(device_->events(), Not(Contains("launch")));
+  EXPECT_THAT(Answer(*bound, FloatTensor({1, 1, 2}, {1, 2})), ElementsAre(2, 4));
+  EXPECT_THAT(device_->events(), Contains("launch"));
+}
+
+TEST_F(CapturedForwardsTest, NoRowsAndTooManyAreComputedStepByStep) {
+  MakeLinear(kUpToFour);
+  const auto bound = BindWarm(2, 0);
+  device_->ClearEvents();
+  EXPECT_THAT(Answer(*bound, FloatTensor({0, 2}, {})), ElementsAre());
+  EXPECT_EQ(Answer(*bound, FloatTensor({5, 2}, std::vector<float>(10, 1))).size(), 10);
+  EXPECT_THAT(device_->events(), Not(Contains("launch")));
+}
+
+TEST_F(CapturedForwardsTest, WithoutBatchesOnlyTheVeryShapeIsCaptured) {
+  MakeLinear({.enabled = true, .max_batch_size = 0});
+  const auto bound = BindDiagonal(2, 0);
+  ASSERT_TRUE(bound->WarmUp({FloatTensor({2, 2}, {0, 0, 0, 0})}).ok());
+  EXPECT_THAT(device_->events(), Contains("capture").Times(1));
+  device_->ClearEvents();
+  EXPECT_THAT(Answer(*bound, FloatTensor({1, 2}, {1, 2})), ElementsAre(2, 4));
+  EXPECT_THAT(device_->events(), Not(Contains("launch")));
+  EXPECT_THAT(Answer(*bound, FloatTensor({2, 2}, {1, 2, 3, 4})), ElementsAre(2, 4, 6, 8));
+  EXPECT_THAT(device_->events(), Contains("launch"));
+}
+
+TEST_F(CapturedForwardsTest, SwitchedOffNothingIsCaptured) {
+  MakeLinear({.enabled = false, .max_batch_size = 4});
+  const auto bound = BindWarm(2, 0);
+  EXPECT_THAT(Answer(*bound, FloatTensor({1, 2}, {1, 2})), ElementsAre(2, 4));
+  EXPECT_THAT(device_->events(), Not(Contains("capture")));
+}
+
+TEST_F(CapturedForwardsTest, ASwapCapturesAllocatesAndFreesNothing) {
+  MakeLinear(kUpToFour);
+  auto first = BindWarm(2, 0);
+  auto second = BindWarm(3, 1);
+  EXPECT_THAT(device_->events(), Contains("capture").Times(8));
+  first.reset();
+  device_->ClearEvents();
+  const auto third = BindWarm(5, 0);
+  EXPECT_THAT(device_->events(),
+              Each(Not(testing::AnyOf("capture", HasSubstr("allocate"), HasSubstr("free")))));
+  EXPECT_THAT(Answer(*second, FloatTensor({1, 2}, {1, 2})), ElementsAre(3, 6));
+  EXPECT_THAT(Answer(*third, FloatTensor({1, 2}, {1, 2})), ElementsAre(5, 10));
+}
+
+// Folded convolutions, whose weights are not the checkpoint's: the captured work must see the new
+// ones all the same.
+TEST_F(CapturedForwardsTest, WhatIsDerivedFromWeightsIsRebuiltWhereItWas) {
+  MakeGraph(R"(
+      input { name: "x" datatype: "FP32" shape: [-1, 1, 2, 2] }
+      network { layer { name: "c" conv2d { out_channels: 1 kernel_size: 1 bias: false } }
+                layer { name: "n" batch_norm2d { eps: 0 } } })",
+            kUpToFour);
+  const auto bind = [this](float scale) {
+    Weights weights;
+    weights.Add("c.weight", FloatTensor({1, 1, 1, 1}, {scale}));
+    weights.Add("n.weight", FloatTensor({1}, {3}));
+    weights.Add("n.bias", FloatTensor({1}, {scale}));
+    weights.Add("n.running_mean", FloatTensor({1}, {2}));
+    weights.Add("n.running_var", FloatTensor({1}, {4}));
+    auto bound = graph_->Bind(weights.Request());
+    EXPECT_TRUE(bound.ok()) << bound.status();
+    EXPECT_TRUE((*bound)->WarmUp({FloatTensor({1, 1, 2, 2}, {0, 0, 0, 0})}).ok());
+    return *std::move(bound);
+  };
+  for (const float scale : {2.0F, 4.0F, 8.0F}) {
+    const auto bound = bind(scale);
+    std::vector<double> expected;
+    for (const double x : {0.0, 1.0, 2.0, 3.0}) {
+      expected.push_back((scale * x - 2) / 2 * 3 + scale);
+    }
+    EXPECT_EQ(Answer(*bound, FloatTensor({1, 1, 2, 2}, {0, 1, 2, 3})), expected);
+  }
+  EXPECT_THAT(device_->events(), Contains("capture").Times(4));
+}
+
+TEST_F(CapturedForwardsTest, AnArenaInUseKeepsItsForwards) {
+  MakeLinear(kUpToFour);
+  const auto first = BindWarm(2, 0);
+  const auto second = BindWarm(3, 0);
+  EXPECT_THAT(device_->events(), Contains("capture").Times(8));
+  EXPECT_THAT(Answer(*first, FloatTensor({1, 2}, {1, 2})), ElementsAre(2, 4));
+  EXPECT_THAT(Answer(*second, FloatTensor({1, 2}, {1, 2})), ElementsAre(3, 6));
+}
+
+TEST_F(CapturedForwardsTest, AFailedCaptureRefusesTheVersionAndSaysWhatHelps) {
+  MakeLinear(kUpToFour);
+  auto bound = BindDiagonal(2, 0);
+  device_->FailNextCapture();
+  const auto failed = bound->WarmUp({FloatTensor({1, 2}, {0, 0})});
+  EXPECT_EQ(failed.status().code(), absl::StatusCode::kInternal);
+  EXPECT_THAT(std::string(failed.status().message()), HasSubstr("cuda_graphs: false"));
+  bound.reset();
+  EXPECT_THAT(Answer(*BindWarm(3, 0), FloatTensor({1, 2}, {1, 2})), ElementsAre(3, 6));
+}
+
+TEST_F(CapturedForwardsTest, AFailedCopyWaitsForWhatWasQueued) {
+  MakeLinear(kUpToFour);
+  const auto bound = BindWarm(2, 0);
+  device_->ClearEvents();
+  device_->FailNextCopy();
+  EXPECT_EQ(bound->Forward({FloatTensor({1, 2}, {3, 4})}).status().code(),
+            absl::StatusCode::kInternal);
+  EXPECT_THAT(device_->events(), ElementsAre("synchronize compute"));
+  EXPECT_THAT(Answer(*bound, FloatTensor({1, 2}, {1, 2})), ElementsAre(2, 4));
+}
+
+TEST_F(CapturedForwardsTest, InputsInTheDevicesOwnMemoryAreNotCopiedOnTheHost) {
+  MakeLinear(kUpToFour);
+  const auto bound = BindWarm(2, 0);
+  const std::shared_ptr<std::byte> memory = bound->AllocateInput(8);
+  ASSERT_NE(memory, nullptr);
+  const float values[] = {3, 4};
+  std::memcpy(memory.get(), values, sizeof(values));
+  HostTensor input = FloatTensor({1, 2}, {0, 0});
+  input.data = memory;
+  input.page_locked = true;
+  EXPECT_THAT(Answer(*bound, input), ElementsAre(6, 8));
+  EXPECT_EQ(device_->host_tensors_made(), 2 + 1 + 1);  // The warm-up's, the input, the output.
+}
+
+}  // namespace
+}  // namespace relight::model
