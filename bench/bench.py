@@ -1,6 +1,6 @@
 """Measures relight against its goals, and prints how far it is.
 
-    bench.py BUILD_DIR [--quick] [--rounds N] [--files FOLDER]
+    bench.py BUILD_DIR [--quick] [--device cuda:0 [--precision FP16]] [--rounds N] [--files FOLDER]
 
 Each figure is a ratio of two things that are measured in turn, in one run, so that neither the
 machine nor what else it does decides it. BUILD_DIR holds the binaries, and is given a folder
@@ -18,6 +18,7 @@ import tempfile
 import traceback
 
 import figures
+import target
 
 SOURCE = pathlib.Path(__file__).resolve().parent.parent
 ROUNDS, QUICK_ROUNDS = 5, 1
@@ -40,8 +41,11 @@ def find_harness(build):
 
 def measure_loading(arguments, folder):
     import loading
-    width = loading.QUICK_WIDTH if arguments.quick else loading.WIDTH
-    return loading.measure(arguments.build / "bench" / "load_floor", folder, width, arguments.rounds)
+    width = arguments.width or (loading.QUICK_WIDTH if arguments.quick else loading.WIDTH)
+    if width == "largest":
+        width = loading.largest_width()
+    return loading.measure(arguments.build / "bench" / "load_floor", folder, width,
+                           arguments.rounds, arguments.bundle)
 
 
 def measure_transport(arguments, folder):
@@ -71,7 +75,7 @@ def make_generator(arguments):
     import load
     if arguments.quick:
         return load.Generator(arguments.build, *QUICK_SECONDS, most_rate=QUICK_RATE)
-    return load.Generator(arguments.build, *SECONDS)
+    return load.Generator(arguments.build, arguments.seconds, SECONDS[1])
 
 
 # What is measured has figures(), notes() for colour, and is a dataclass, for JSON.
@@ -86,11 +90,23 @@ def parse_arguments():
     parser.add_argument("--quick", action="store_true",
                         help="small files and one round, only to see that the benchmark works")
     parser.add_argument("--rounds", type=int)
+    parser.add_argument("--seconds", type=float, default=SECONDS[0],
+                        help="that a run measures (default: %(default)s)")
     parser.add_argument("--only", choices=MEASUREMENTS, nargs="+", default=list(MEASUREMENTS),
                         help="leave the others out")
     parser.add_argument("--files", default="/var/tmp",
                         help="folder for some 10 GB of files (default: %(default)s)")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda:N")
+    parser.add_argument("--precision", choices=target.TYPES, default="FP32")
+    parser.add_argument("--width", type=lambda text: text if text == "largest" else int(text),
+                        help="of the net that loading is measured with, which has 16 * width^2 bytes "
+                        "of weights; largest: what the card and the host have room for")
+    parser.add_argument("--no-bundle", dest="bundle", action="store_false",
+                        help="loading of weights alone, which needs a third of the disk")
+    parser.add_argument("--results", help="another name for that folder")
     arguments = parser.parse_args()
+    arguments.results = arguments.results or ("bench-quick" if arguments.quick else "bench-results")
+    target.device, target.precision = arguments.device, arguments.precision
     arguments.rounds = arguments.rounds or (QUICK_ROUNDS if arguments.quick else ROUNDS)
     return arguments
 
@@ -119,7 +135,7 @@ def report(arguments, circumstances, measured):
     text = "\n\n".join(parts)
     print(f"\n{text}")
 
-    folder = arguments.build / ("bench-quick" if arguments.quick else "bench-results")
+    folder = arguments.build / arguments.results
     folder.mkdir(exist_ok=True)
     (folder / "figures.txt").write_text(f"{text}\n")
     values = {"circumstances": circumstances, "figures": [f.as_json() for f in reached],

@@ -2,9 +2,9 @@
 
 P3 compares the rows that are served in a second with those that eager_loop.cc computes in a process
 of its own: as many batches at a time as there are cores, of as many rows, each by one thread;
-requests are not put together. P4 compares single rows from concurrent clients with dynamic batching
-and without. P8 compares the daemon with the server that one would write in Python (python_server.py),
-which may batch where that makes it faster.
+requests are not put together. On a card a few threads have a stream each. P4 compares single rows
+from concurrent clients with dynamic batching and without. P8 compares the daemon with the server that
+one would write in Python (python_server.py), which may batch where that makes it faster.
 """
 
 import contextlib
@@ -17,6 +17,7 @@ import torch
 import figures
 import load
 import nets
+import target
 import transport
 
 SINGLE_ROWS = 32
@@ -31,6 +32,8 @@ def alone(net):
 
 
 BATCHES = {nets.MLP: [1, 8, 32], nets.RESNET18: [1, 8]}
+BATCHES_ON_CARD = {nets.MLP: [1, 32], nets.WIDE: [1, 32], nets.RESNET18: [1, 8, 32]}
+THREADS_ON_CARD = 4  # More of them compute no more.
 BATCHING_GAINS = {nets.MLP: 2, nets.RESNET18: 1}
 
 
@@ -74,20 +77,23 @@ def python_servers(build, folder, stack):
     checkpoint = os.path.join(folder, "simplenet.pt")
     torch.manual_seed(1)
     torch.save(nets.SIMPLENET.module().state_dict(), checkpoint)
-    command = [sys.executable, load.HERE / "python_server.py", "simplenet", checkpoint]
+    command = [sys.executable, load.HERE / "python_server.py", "simplenet", checkpoint,
+               "--device", target.device, "--precision", target.precision]
     env = {"PYTHONPATH": os.pathsep.join([str(build / "proto" / "python"), str(load.HERE)])}
     return [stack.enter_context(load.Child([*command, *more], env)) for more in ([], ["--batch", 32])]
 
 
 def measure(build, folder, generator, round_count):
-    served = {net: alone(net) for net in BATCHES}
+    all_batches = BATCHES_ON_CARD if target.on_card() else BATCHES
+    served = {net: alone(net) for net in all_batches}
     measured = Compute({f"{net.name}, {batch} at a time": []
-                        for net, batches in BATCHES.items() for batch in batches},
+                        for net, batches in all_batches.items() for batch in batches},
                        {net.name: [] for net in BATCHING_GAINS}, [])
     with contextlib.ExitStack() as stack:
         threads = len(os.sched_getaffinity(0))
+        eager_threads = THREADS_ON_CARD if target.on_card() else threads
         daemon = stack.enter_context(load.relight(
-            [nets.SIMPLENET, *BATCHES, *served.values()],
+            [nets.SIMPLENET, *BATCHING_GAINS, *served.values()],
             f"--compute-threads={threads}", "--intra-op-threads=1"))
         pythons = python_servers(build, folder, stack)
 
@@ -97,15 +103,16 @@ def measure(build, folder, generator, round_count):
             return report["per_second"]
 
         def seconds(net):
-            return generator.seconds * LONGER.get(net, 1)
+            return generator.seconds * (1 if target.on_card() else LONGER.get(net, 1))
 
         for number in range(round_count):
             print(f"compute: round {number + 1} of {round_count}", file=sys.stderr)
-            for net, batches in BATCHES.items():
+            for net, batches in all_batches.items():
                 for batch in batches:
-                    eager = transport.eager(build, net, seconds(net), batch=batch, threads=threads)
+                    eager = transport.eager(build, net, seconds(net), batch=batch,
+                                            threads=eager_threads)
                     # Two clients for each thread: while one is answered the other's is computed.
-                    rows = batch * requests_per_second(net, served[net], batch, 2 * threads)
+                    rows = batch * requests_per_second(net, served[net], batch, 2 * eager_threads)
                     measured.served[f"{net.name}, {batch} at a time"].append(
                         (rows, eager["rows_per_second"]))
             for net in BATCHING_GAINS:

@@ -1,6 +1,9 @@
 // eager_loop: calls a net in this process through LibTorch's C++ API, as PyTorch itself would, and
 // prints as JSON how fast that goes: what the computation alone costs, with the kernels and the
 // threads that relightd takes for it. The nets are the ones that nets.py describes to the servers.
+// Inputs and outputs are float32 in the host's memory, wherever the net is.
+#include <c10/core/StreamGuard.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
 #include <torch/torch.h>
 
 #include <algorithm>
@@ -19,7 +22,9 @@
 #include "server/model/blas.h"
 #include "server/model/torch_backend.h"
 
-ABSL_FLAG(std::string, net, "simplenet", "simplenet, mlp or resnet18");
+ABSL_FLAG(std::string, net, "simplenet", "simplenet, mlp, wide or resnet18");
+ABSL_FLAG(std::string, device, "cpu", "where it computes: cpu or cuda:N");
+ABSL_FLAG(std::string, precision, "FP32", "FP32, BF16 or FP16");
 ABSL_FLAG(std::int64_t, batch, 1, "rows of one call");
 ABSL_FLAG(int, threads, 1, "threads that call it at the same time");
 ABSL_FLAG(int, intra_op_threads, 1, "threads that each of them computes with");
@@ -39,17 +44,38 @@ struct Net {
   std::vector<std::int64_t> row;  // The shape of one row.
 };
 
-Net MakeSimpleNet() {
-  nn::Sequential net(nn::Linear(10, 5), nn::ReLU(), nn::Linear(5, 2));
+at::Device Device() { return at::Device(absl::GetFlag(FLAGS_device)); }
+
+at::ScalarType Type() {
+  const std::string precision = absl::GetFlag(FLAGS_precision);
+  if (precision == "BF16") return at::kBFloat16;
+  return precision == "FP16" ? at::kHalf : at::kFloat;
+}
+
+Net Served(nn::Sequential net, std::vector<std::int64_t> row) {
   net->eval();
-  return {[net](const torch::Tensor& x) mutable { return net->forward(x); }, {10}};
+  net->to(Device(), Type());
+  return {[net](const torch::Tensor& x) mutable {
+            return net->forward(x.to(Device(), Type())).to(at::kCPU, at::kFloat);
+          },
+          std::move(row)};
+}
+
+Net MakeSimpleNet() {
+  return Served(nn::Sequential(nn::Linear(10, 5), nn::ReLU(), nn::Linear(5, 2)), {10});
 }
 
 Net MakeMlp() {
-  nn::Sequential net(nn::Linear(1024, 1024), nn::ReLU(), nn::Linear(1024, 1024), nn::ReLU(),
-                     nn::Linear(1024, 1024));
-  net->eval();
-  return {[net](const torch::Tensor& x) mutable { return net->forward(x); }, {1024}};
+  return Served(nn::Sequential(nn::Linear(1024, 1024), nn::ReLU(), nn::Linear(1024, 1024),
+                               nn::ReLU(), nn::Linear(1024, 1024)),
+                {1024});
+}
+
+Net MakeWide() {
+  constexpr std::int64_t kWidth = 8192;
+  return Served(nn::Sequential(nn::Linear(kWidth, kWidth), nn::Linear(kWidth, kWidth),
+                               nn::Linear(kWidth, kWidth), nn::Linear(kWidth, kWidth)),
+                {kWidth});
 }
 
 nn::Conv2d Convolution(std::int64_t in, std::int64_t out, std::int64_t kernel,
@@ -99,13 +125,13 @@ Net MakeResNet18() {
   net->push_back(nn::AdaptiveAvgPool2d(nn::AdaptiveAvgPool2dOptions({1, 1})));
   net->push_back(nn::Flatten());
   net->push_back(nn::Linear(512, 1000));
-  net->eval();
-  return {[net](const torch::Tensor& x) mutable { return net->forward(x); }, {3, 224, 224}};
+  return Served(net, {3, 224, 224});
 }
 
 Net Make(const std::string& name) {
   if (name == "simplenet") return MakeSimpleNet();
   if (name == "mlp") return MakeMlp();
+  if (name == "wide") return MakeWide();
   if (name == "resnet18") return MakeResNet18();
   std::cerr << "eager_loop: no net is called " << name << "\n";
   std::exit(1);
@@ -122,6 +148,12 @@ Result Run(const Net& net, Clock::time_point begin, Clock::time_point end) {
   constexpr std::size_t kMostKept = 100'000;
   at::init_num_threads();
   const c10::InferenceMode inference;
+  // On a card each thread's calls are on a stream of their own, so that they run beside each other.
+  c10::OptionalStreamGuard stream;
+  if (!Device().is_cpu()) {
+    const c10::impl::VirtualGuardImpl streams(Device().type());
+    stream.reset_stream(streams.getStreamFromGlobalPool(Device()));
+  }
   std::vector<std::int64_t> shape = net.row;
   shape.insert(shape.begin(), absl::GetFlag(FLAGS_batch));
   const torch::Tensor input = torch::randn(shape);

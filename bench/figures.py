@@ -7,6 +7,8 @@ import platform
 import re
 import statistics
 
+import target
+
 
 @dataclasses.dataclass
 class Figure:
@@ -60,10 +62,16 @@ class Slope:
         mean, middle = statistics.fmean(values), (count - 1) / 2
         spread = sum((i - middle) ** 2 for i in range(count))
         slope = sum((i - middle) * value for i, value in enumerate(values)) / spread
-        residuals = sum((value - mean - slope * (i - middle)) ** 2 for i, value in enumerate(values))
-        error = (residuals / (count - 2) / spread) ** 0.5
+        residuals = [value - mean - slope * (i - middle) for i, value in enumerate(values)]
+        # Neighbours that err alike count for fewer (Santer et al., J. Geophys. Res. 105, 2000: the
+        # residuals as an autoregressive process of the first order).
+        squares = sum(r ** 2 for r in residuals)
+        alike = sum(a * b for a, b in zip(residuals, residuals[1:])) / squares if squares else 0
+        alike = min(max(alike, 0), 0.9)
+        freedom = max(count * (1 - alike) / (1 + alike) - 2, 1)
+        error = (squares / freedom / spread) ** 0.5
         percent = 100 * (count - 1) / mean
-        return cls(row, what, slope * percent, quantile_of_t(count - 2) * error * percent)
+        return cls(row, what, slope * percent, quantile_of_t(freedom) * error * percent)
 
     def cells(self):
         interval = f"{self.slope - self.margin:.2f} to {self.slope + self.margin:.2f}"
@@ -112,4 +120,4 @@ def machine():
     with open("/proc/cpuinfo") as file:
         model = re.search(r"^model name\s*:\s*(.*)$", file.read(), re.MULTILINE)
     return {"cpu": model.group(1) if model else platform.machine(),
-            "cores": len(os.sched_getaffinity(0)), "kernel": platform.release()}
+            "cores": len(os.sched_getaffinity(0)), "kernel": platform.release(), **target.names()}

@@ -15,6 +15,13 @@ def make(width):
     return net
 
 
+def make_random(width):
+    net = make(width)
+    for parameter in net.parameters():
+        torch.nn.init.uniform_(parameter, -width ** -0.5, width ** -0.5)
+    return net
+
+
 def config(width):
     """The same as model.textproto."""
     layers = [f'  layer {{ name: "fc{i}" linear {{ in_features: {width} out_features: {width} }} }}'

@@ -14,6 +14,7 @@ import torch
 
 import harness
 import nets
+import target
 
 HERE = pathlib.Path(__file__).resolve().parent
 
@@ -56,7 +57,7 @@ class Child:
 @contextlib.contextmanager
 def relight(nets, *flags):
     """The daemon with these nets, each with a first version."""
-    daemon = harness.Daemon(*flags, models={net.name: net.config for net in nets})
+    daemon = harness.Daemon(*flags, models={net.name: target.config(net.config) for net in nets})
     with daemon:
         for net in nets:
             torch.manual_seed(1)

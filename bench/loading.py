@@ -15,6 +15,7 @@ a tiny net, over the weights' size.
 
 import dataclasses
 import json
+import math
 import os
 import pathlib
 import statistics
@@ -24,6 +25,7 @@ import sys
 import figures
 import linear_net
 import swaps
+import target
 
 HERE = pathlib.Path(__file__).resolve().parent
 WIDTH, QUICK_WIDTH, TINY_WIDTH = 8192, 2048, 16
@@ -91,7 +93,8 @@ class TorchLoader:
     """A Python process that loads checkpoints into a net that it has."""
 
     def __init__(self, width):
-        self.process = subprocess.Popen([sys.executable, HERE / "torch_load.py", str(width)],
+        self.process = subprocess.Popen([sys.executable, HERE / "torch_load.py", str(width),
+                                         target.device],
                                         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def seconds(self, path):
@@ -108,12 +111,21 @@ class TorchLoader:
         self.process.wait()
 
 
-def save_checkpoints(folder, width):
-    paths = {STATE_DICT: os.path.join(folder, f"state_dict-{width}.pt"),
-             BUNDLE: os.path.join(folder, f"bundle-{width}.pt")}
+def save_checkpoints(folder, width, bundle=True):
+    paths = {STATE_DICT: os.path.join(folder, f"state_dict-{width}.pt")}
+    if bundle:
+        paths[BUNDLE] = os.path.join(folder, f"bundle-{width}.pt")
     subprocess.run([sys.executable, HERE / "save_checkpoints.py", str(width), *paths.values()],
                    check=True)
     return paths
+
+
+def largest_width():
+    """So that two blocks of weights take two thirds of the card, and on the host two more, the file
+    and two copies of PyTorch's find room."""
+    host_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    weight_bytes = min(target.memory_bytes() // 3, host_bytes // 7)
+    return math.isqrt(weight_bytes // (4 * linear_net.LAYERS)) // 256 * 256
 
 
 def tiny_peak_bytes(folder):
@@ -127,15 +139,16 @@ def floor(load_floor, path):
     return json.loads(subprocess.run([load_floor, path], check=True, capture_output=True).stdout)
 
 
-def measure(load_floor, folder, width, round_count):
-    """`folder` is where the checkpoints are made and swapped from: some 8 weights' sizes."""
+def measure(load_floor, folder, width, round_count, bundle=True):
+    """`folder` is where the checkpoints are made and swapped from: some 8 weights' sizes, without the
+    bundle 2."""
     tiny = tiny_peak_bytes(folder)
-    paths = save_checkpoints(folder, width)
+    paths = save_checkpoints(folder, width, bundle)
     with swaps.SwappingDaemon(width) as daemon, TorchLoader(width) as torch_loader:
         # What is measured below finds its memory touched.
         torch_loader.seconds(paths[STATE_DICT])
         daemon.swap(paths[STATE_DICT])
-        second_block = daemon.swap(paths[BUNDLE])
+        second_block = daemon.swap(list(paths.values())[-1])
         rounds = {kind: [] for kind in paths}
         for number in range(round_count):
             print(f"loading: round {number + 1} of {round_count}", file=sys.stderr)

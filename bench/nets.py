@@ -5,6 +5,8 @@ import typing
 
 import torch
 
+import linear_net
+
 
 @dataclasses.dataclass(frozen=True)
 class Net:
@@ -34,6 +36,9 @@ network {
 """, lambda: torch.nn.Sequential(torch.nn.Linear(1024, 1024), torch.nn.ReLU(),
                                  torch.nn.Linear(1024, 1024), torch.nn.ReLU(),
                                  torch.nn.Linear(1024, 1024)), (1024,))
+
+# A gigabyte of weights in float32, all of which each batch reads.
+WIDE = Net("wide", linear_net.config(8192), lambda: linear_net.make_random(8192), (8192,))
 
 # Takes 600 KB and computes next to nothing of it, for 4 KB: every twelfth pixel.
 PIXELS = Net("pixels", """
@@ -128,4 +133,4 @@ def _resnet18_config():
 
 RESNET18 = Net("resnet18", _resnet18_config(), ResNet18, (3, 224, 224))
 
-BY_NAME = {net.name: net for net in [SIMPLENET, MLP, PIXELS, RESNET18]}
+BY_NAME = {net.name: net for net in [SIMPLENET, MLP, WIDE, PIXELS, RESNET18]}

@@ -1,4 +1,5 @@
-"""python_server.py NET CHECKPOINT [--threads N] [--batch N] [--intra-op N]: what one would write by hand.
+"""python_server.py NET CHECKPOINT [--threads N] [--batch N] [--intra-op N] [--device cuda:0]: what one
+would write by hand.
 
 A grpcio server for one net of nets.py: a pool of threads, tensors as raw bytes in both directions,
 inference mode, and with --batch a thread that computes what has come together meanwhile at once.
@@ -16,6 +17,7 @@ import torch
 from inference import grpc_service_pb2 as pb
 from inference import grpc_service_pb2_grpc
 import nets
+import target
 
 
 class Batcher:
@@ -50,6 +52,8 @@ class Batcher:
 
 
 class Servicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
+    """`compute`: from rows on the host to rows on the host."""
+
     def __init__(self, compute):
         self.compute = compute
 
@@ -73,11 +77,18 @@ def main():
     parser.add_argument("--threads", type=int, default=8)
     parser.add_argument("--batch", type=int, default=0)
     parser.add_argument("--intra-op", type=int, default=1)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--precision", choices=target.TYPES, default="FP32")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.intra_op)
-    net = nets.BY_NAME[arguments.net].module()
-    net.load_state_dict(torch.load(arguments.checkpoint))
-    net.eval()
+    module = nets.BY_NAME[arguments.net].module()
+    module.load_state_dict(torch.load(arguments.checkpoint))
+    module.eval().to(arguments.device, target.TYPES[arguments.precision])
+
+    def net(rows):
+        rows = rows.to(arguments.device, target.TYPES[arguments.precision])
+        return module(rows).to("cpu", torch.float32)
+
     server = grpc.server(concurrent.futures.ThreadPoolExecutor(arguments.threads),
                          options=[("grpc.max_receive_message_length", -1),
                                   ("grpc.max_send_message_length", -1)])

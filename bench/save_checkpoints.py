@@ -1,5 +1,5 @@
-"""save_checkpoints.py WIDTH STATE_DICT BUNDLE: trains a step and saves as trainers do: the weights
-alone, and, with other weights, a bundle of weights and Adam's state, twice as large."""
+"""save_checkpoints.py WIDTH STATE_DICT [BUNDLE]: saves as trainers do: the weights alone, and, a step
+of training later, a bundle of weights and Adam's state, twice as large."""
 
 import sys
 
@@ -9,13 +9,15 @@ import linear_net
 
 
 def main():
-    width, state_dict, bundle = int(sys.argv[1]), sys.argv[2], sys.argv[3]
+    width, state_dict, bundles = int(sys.argv[1]), sys.argv[2], sys.argv[3:]
     torch.manual_seed(1)
-    net = linear_net.make(width)
-    for parameter in net.parameters():
-        torch.nn.init.uniform_(parameter, -width ** -0.5, width ** -0.5)
+    net = linear_net.make_random(width)
     torch.save(net.state_dict(), state_dict)
+    if bundles:
+        save_bundle(net, width, bundles[0])
 
+
+def save_bundle(net, width, bundle):
     optimizer = torch.optim.Adam(net.parameters())
     net(torch.ones(1, width)).sum().backward()
     optimizer.step()

@@ -10,6 +10,7 @@ import numpy as np
 
 import harness
 import linear_net
+import target
 
 MODEL = "linear"
 # Between two asks for a version that is not there yet; the answer is seen this much late at most.
@@ -27,7 +28,7 @@ class Swap:
 
 class SwappingDaemon(harness.Daemon):
     def __init__(self, width):
-        super().__init__(models={MODEL: linear_net.config(width)})
+        super().__init__(models={MODEL: target.config(linear_net.config(width))})
         self.ones = np.ones((1, width), np.float32)
         self.version = 0
 

@@ -1,5 +1,5 @@
-"""torch_load.py WIDTH: what a Python server does for new weights. For each path on stdin, loads the
-checkpoint into a net that exists, and prints the seconds that this took."""
+"""torch_load.py WIDTH DEVICE: what a Python server does for new weights. For each path on stdin, loads
+the checkpoint into a net that exists, and prints the seconds that this took."""
 
 import sys
 import time
@@ -12,10 +12,12 @@ import linear_net
 def load_into(net, path):
     checkpoint = torch.load(path)
     net.load_state_dict(checkpoint.get("model_state_dict", checkpoint))
+    if next(net.parameters()).is_cuda:
+        torch.cuda.synchronize()
 
 
 def main():
-    net = linear_net.make(int(sys.argv[1]))
+    net = linear_net.make(int(sys.argv[1])).to(sys.argv[2])
     for line in sys.stdin:
         begin = time.perf_counter()
         load_into(net, line.strip())

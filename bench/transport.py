@@ -18,6 +18,7 @@ import sys
 import figures
 import load
 import nets
+import target
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,7 +94,8 @@ COLUMNS = {"per_second": 0, "p50_us": 0, "p99_us": 0, "p99_9_us": 0, "server_cpu
 
 def eager(build, net, seconds, **flags):
     """The report of eager_loop."""
-    flags = {"net": net.name, "seconds": seconds, **flags}
+    flags = {"net": net.name, "seconds": seconds, "device": target.device,
+             "precision": target.precision, **flags}
     done = subprocess.run([build / "bench" / "eager_loop",
                            *(f"--{name}={value}" for name, value in flags.items())],
                           check=True, capture_output=True, text=True)

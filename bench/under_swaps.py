@@ -15,7 +15,6 @@ import sys
 import typing
 
 import numpy as np
-import torch
 
 import figures
 import linear_net
@@ -54,12 +53,8 @@ PLOTTED = "100 MB every second"
 
 
 def linear(width):
-    def module():
-        net = linear_net.make(width)
-        for parameter in net.parameters():
-            torch.nn.init.uniform_(parameter, -width ** -0.5, width ** -0.5)
-        return net
-    return nets.Net(f"linear{width}", linear_net.config(width), module, (width,))
+    return nets.Net(f"linear{width}", linear_net.config(width),
+                    lambda: linear_net.make_random(width), (width,))
 
 
 @dataclasses.dataclass
