@@ -41,10 +41,13 @@ class Figure:
         return {**dataclasses.asdict(self), "median": self.median, "met": self.met}
 
 
+MOST_MARGIN = 15
+
+
 @dataclasses.dataclass
 class Slope:
-    """How something changes over a run, as a straight line through it, with the interval in which the
-    line's slope lies with a probability of 95 %. The goal is that it does not change."""
+    """How something changes over a run, in percent, as a straight line through it, with the interval in
+    which the line's slope lies with a probability of 95 %. The goal is that it does not change."""
 
     row: str
     what: str
@@ -52,8 +55,13 @@ class Slope:
     margin: float  # Half of the interval.
 
     @property
+    def decided(self):
+        """What is known no better could hide a slope that matters."""
+        return self.margin <= MOST_MARGIN
+
+    @property
     def met(self):
-        return abs(self.slope) <= self.margin
+        return self.decided and abs(self.slope) <= self.margin
 
     @classmethod
     def through(cls, row, what, values):
@@ -68,15 +76,15 @@ class Slope:
         squares = sum(r ** 2 for r in residuals)
         alike = sum(a * b for a, b in zip(residuals, residuals[1:])) / squares if squares else 0
         alike = min(max(alike, 0), 0.9)
-        freedom = max(count * (1 - alike) / (1 + alike) - 2, 1)
+        freedom = max(count * (1 - alike) / (1 + alike) - 2, 3)
         error = (squares / freedom / spread) ** 0.5
         percent = 100 * (count - 1) / mean
         return cls(row, what, slope * percent, quantile_of_t(freedom) * error * percent)
 
     def cells(self):
         interval = f"{self.slope - self.margin:.2f} to {self.slope + self.margin:.2f}"
-        return [self.row, self.what, "has 0", f"{self.slope:.2f}", interval,
-                "met" if self.met else "missed"]
+        verdict = "met" if self.met else "missed" if self.decided else "undecided"
+        return [self.row, self.what, "has 0", f"{self.slope:.2f}", interval, verdict]
 
     def as_json(self):
         return {**dataclasses.asdict(self), "met": self.met}

@@ -94,7 +94,7 @@ class TorchLoader:
 
     def __init__(self, width):
         self.process = subprocess.Popen([sys.executable, HERE / "torch_load.py", str(width),
-                                         target.device],
+                                         target.device, target.precision],
                                         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def seconds(self, path):
@@ -121,10 +121,10 @@ def save_checkpoints(folder, width, bundle=True):
 
 
 def largest_width():
-    """So that two blocks of weights take two thirds of the card, and on the host two more, the file
-    and two copies of PyTorch's find room."""
+    """So that two blocks of weights, PyTorch's and what computing takes find room on the card, and on
+    the host two more, the file and two copies of PyTorch's."""
     host_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    weight_bytes = min(target.memory_bytes() // 3, host_bytes // 7)
+    weight_bytes = min(target.memory_bytes() // 4, host_bytes // 7)
     return math.isqrt(weight_bytes // (4 * linear_net.LAYERS)) // 256 * 256
 
 

@@ -1,4 +1,4 @@
-"""torch_load.py WIDTH DEVICE: what a Python server does for new weights. For each path on stdin, loads
+"""torch_load.py WIDTH DEVICE PRECISION: what a Python server does for new weights. For each path on stdin, loads
 the checkpoint into a net that exists, and prints the seconds that this took."""
 
 import sys
@@ -7,6 +7,7 @@ import time
 import torch
 
 import linear_net
+import target
 
 
 def load_into(net, path):
@@ -17,7 +18,7 @@ def load_into(net, path):
 
 
 def main():
-    net = linear_net.make(int(sys.argv[1])).to(sys.argv[2])
+    net = linear_net.make(int(sys.argv[1])).to(sys.argv[2], target.TYPES[sys.argv[3]])
     for line in sys.stdin:
         begin = time.perf_counter()
         load_into(net, line.strip())

@@ -19,6 +19,13 @@ std::vector<std::int64_t> WithRows(at::IntArrayRef sizes, std::int64_t rows) {
   return shape;
 }
 
+// Whether each of a batch's outputs has a row for each of its inputs'.
+bool HaveRows(const std::vector<at::Tensor>& outputs, std::int64_t rows) {
+  return std::all_of(outputs.begin(), outputs.end(), [rows](const at::Tensor& output) {
+    return output.dim() > 0 && output.size(0) == rows;
+  });
+}
+
 std::vector<at::Tensor> FirstRows(const std::vector<at::Tensor>& tensors, std::int64_t rows) {
   std::vector<at::Tensor> views;
   views.reserve(tensors.size());
@@ -39,19 +46,19 @@ std::vector<std::int64_t> BatchSizesToCapture(std::int64_t max_batch_size) {
   return sizes;
 }
 
-absl::Status CapturedForwards::Capture(Device& device, const CaptureSettings& settings,
-                                       absl::Span<const at::Tensor> addresses,
-                                       absl::Span<const HostInput> inputs,
-                                       const Computation& computation) {
+absl::StatusOr<bool> CapturedForwards::Capture(Device& device, const CaptureSettings& settings,
+                                               absl::Span<const at::Tensor> addresses,
+                                               absl::Span<const HostInput> inputs,
+                                               const Computation& computation) {
   std::vector<Place> places = PlacesOf(addresses);
   const bool done = places == places_ && !forwards_.empty() && Fits(forwards_.back(), inputs);
-  if (done) return absl::OkStatus();
+  if (done) return false;
   forwards_.clear();
   batched_ = settings.max_batch_size > 0;
   RELIGHT_ASSIGN_OR_RETURN(forwards_,
                            CaptureAll(device, settings.max_batch_size, inputs, computation));
   places_ = std::move(places);
-  return absl::OkStatus();
+  return !forwards_.empty();
 }
 
 std::optional<absl::StatusOr<std::vector<at::Tensor>>> CapturedForwards::Run(
@@ -106,8 +113,10 @@ absl::StatusOr<std::vector<CapturedForwards::Forward>> CapturedForwards::Capture
   // From the largest on: the others' scratch fits where its is.
   for (auto rows = batch_sizes.rbegin(); rows != batch_sizes.rend(); ++rows) {
     Forward forward{*rows > 0 ? FirstRows(whole, *rows) : whole, nullptr};
-    computation(forward.inputs);
+    const std::vector<at::Tensor> outputs = computation(forward.inputs);
     RELIGHT_RETURN_IF_ERROR(device.Synchronize(Stream::kCompute));
+    // Its own rows could not be told from the filling: whoever looks at the answer shall see it.
+    if (*rows > 0 && !HaveRows(outputs, *rows)) return std::vector<Forward>();
     const CapturedWork* const beside = forwards.empty() ? nullptr : forwards.front().work.get();
     RELIGHT_ASSIGN_OR_RETURN(
         forward.work,

@@ -41,11 +41,11 @@ class CapturedForwards {
 
   // Captures `computation` of inputs with the shapes and types of `inputs`, and, where batches are
   // put together, as many rows as BatchSizesToCapture says. Does nothing where that was done
-  // before, and `addresses` (of all that is read besides inputs) lie as they lay then. Throws what
-  // LibTorch throws.
-  absl::Status Capture(Device& device, const CaptureSettings& settings,
-                       absl::Span<const at::Tensor> addresses, absl::Span<const HostInput> inputs,
-                       const Computation& computation);
+  // before, and `addresses` (of all that is read besides inputs) lie as they lay then. Whether it
+  // captured anything. Throws what LibTorch throws.
+  absl::StatusOr<bool> Capture(Device& device, const CaptureSettings& settings,
+                               absl::Span<const at::Tensor> addresses,
+                               absl::Span<const HostInput> inputs, const Computation& computation);
 
   // The outputs for `inputs`, in page-locked memory; nullopt where no captured forward fits them.
   // A batch may be computed with rows behind its own that nobody asked for.

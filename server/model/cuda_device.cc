@@ -1,7 +1,6 @@
 #include "server/model/cuda_device.h"
 
 #include <ATen/Functions.h>
-#include <ATen/cuda/CUDAGraph.h>
 #include <c10/cuda/CUDACachingAllocator.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
@@ -9,13 +8,15 @@
 #include <torch/version.h>
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cstring>
+#include <mutex>
+#include <shared_mutex>
 #include <string>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "base/mutex.h"
 #include "base/status_macros.h"
 #include "server/model/host_memory.h"
 #include "server/model/torch_error.h"
@@ -23,6 +24,9 @@
 // Before 2.1 LibTorch captures in the mode in which any thread's cudaMalloc breaks the capture.
 #define RELIGHT_CAPTURES \
   (TORCH_VERSION_MAJOR > 2 || (TORCH_VERSION_MAJOR == 2 && TORCH_VERSION_MINOR >= 1))
+#if RELIGHT_CAPTURES
+#include <ATen/cuda/CUDAGraph.h>
+#endif
 
 namespace relight::model {
 namespace {
@@ -80,26 +84,43 @@ class CudaMark final : public Mark {
   const cudaEvent_t event_;
 };
 
+// A capture marks LibTorch's generator of random numbers and its allocator, and some releases
+// refuse to launch a graph, or to give memory back, while they are marked. Held alone by who
+// captures, forgets a graph or empties the allocator, and together by who launches: for
+// milliseconds, in the first two loads of a model.
+std::shared_mutex& Captures() {
+  static std::shared_mutex captures;
+  return captures;
+}
+
 #if RELIGHT_CAPTURES
+// Where a graph's memory comes from; its name has moved between releases of LibTorch.
+using GraphPool = decltype(std::declval<at::cuda::CUDAGraph&>().pool());
+
 class CudaGraph final : public CapturedWork {
  public:
   CudaGraph(c10::cuda::CUDAStream compute, std::unique_ptr<at::cuda::CUDAGraph> graph,
             std::vector<at::Tensor> outputs)
       : CapturedWork(std::move(outputs)), compute_(compute), graph_(std::move(graph)) {}
+  ~CudaGraph() override {
+    const std::unique_lock<std::shared_mutex> lock(Captures());
+    graph_.reset();
+  }
 
   absl::Status Launch() override {
     return WithoutExceptions("launching a CUDA graph", absl::StatusCode::kUnavailable, [&] {
+      const std::shared_lock<std::shared_mutex> lock(Captures());
       const c10::cuda::CUDAStreamGuard guard(compute_);
       graph_->replay();
       return absl::OkStatus();
     });
   }
 
-  at::cuda::MempoolId_t pool() const { return graph_->pool(); }
+  GraphPool pool() const { return graph_->pool(); }
 
  private:
   const c10::cuda::CUDAStream compute_;
-  const std::unique_ptr<at::cuda::CUDAGraph> graph_;
+  std::unique_ptr<at::cuda::CUDAGraph> graph_;
 };
 #endif
 
@@ -118,7 +139,7 @@ class CudaDevice final : public Device {
   // One computes while others are put together and on their way: the host copies a batch of images
   // for longer than an H100 computes it.
   int forwards_at_once() const override { return 4; }
-  bool can_capture() const override { return RELIGHT_CAPTURES; }
+  bool can_capture() const override { return RELIGHT_CAPTURES && !capture_failed_; }
 
   absl::StatusOr<std::shared_ptr<std::byte>> AllocateHost(std::size_t size_bytes) override {
     RELIGHT_RETURN_IF_ERROR(CheckFits(size_bytes));
@@ -191,9 +212,7 @@ class CudaDevice final : public Device {
 #if RELIGHT_CAPTURES
   absl::StatusOr<std::unique_ptr<CapturedWork>> Capture(
       std::function<std::vector<at::Tensor>()> work, const CapturedWork* beside) override {
-    // LibTorch marks the device's random generator as being captured: one at a time.
-    static Mutex one_at_a_time;
-    MutexLock lock(one_at_a_time);
+    const std::unique_lock<std::shared_mutex> lock(Captures());
     return WithoutExceptions(
         absl::StrCat("capturing work for ", name_), absl::StatusCode::kInternal,
         [&]() -> absl::StatusOr<std::unique_ptr<CapturedWork>> {
@@ -201,19 +220,18 @@ class CudaDevice final : public Device {
           // high priority, since kernels keep that of the stream that they were captured from.
           const c10::cuda::CUDAStreamGuard guard(capture_);
           auto graph = std::make_unique<at::cuda::CUDAGraph>();
-          const at::cuda::MempoolId_t pool = beside == nullptr
-                                                 ? at::cuda::MempoolId_t{0, 0}
-                                                 : static_cast<const CudaGraph*>(beside)->pool();
+          const GraphPool pool =
+              beside == nullptr ? GraphPool{0, 0} : static_cast<const CudaGraph*>(beside)->pool();
           // Only what this thread does counts: others may take memory meanwhile.
           graph->capture_begin(pool, cudaStreamCaptureModeThreadLocal);
           std::vector<at::Tensor> outputs;
           try {
             outputs = work();
+            graph->capture_end();
           } catch (...) {
-            AbandonCapture(*graph);
+            Abandon(std::move(graph));
             throw;
           }
-          graph->capture_end();
           return std::make_unique<CudaGraph>(compute_, std::move(graph), std::move(outputs));
         });
   }
@@ -221,13 +239,16 @@ class CudaDevice final : public Device {
 
  private:
 #if RELIGHT_CAPTURES
-  // Leaves the stream as it was; the work's own error says more than this one's.
-  static void AbandonCapture(at::cuda::CUDAGraph& graph) {
+  // LibTorch's allocator may go on looking at a graph whose capture failed, so it stays; and this
+  // device captures nothing more. The work's own error says more than what is met here.
+  void Abandon(std::unique_ptr<at::cuda::CUDAGraph> graph) {
+    capture_failed_ = true;
     try {
-      graph.capture_end();
+      graph->capture_end();
     } catch (const std::exception&) {
       cudaGetLastError();
     }
+    static_cast<void>(graph.release());
   }
 #endif
 
@@ -241,6 +262,7 @@ class CudaDevice final : public Device {
     RELIGHT_RETURN_IF_ERROR(ToStatus(cudaMemGetInfo(&free_bytes, &total_bytes), "cudaMemGetInfo"));
     if (size_bytes > free_bytes) {
       // What LibTorch keeps for forwards to come.
+      const std::unique_lock<std::shared_mutex> lock(Captures());
       c10::cuda::CUDACachingAllocator::emptyCache();
       RELIGHT_RETURN_IF_ERROR(
           ToStatus(cudaMemGetInfo(&free_bytes, &total_bytes), "cudaMemGetInfo"));
@@ -267,6 +289,7 @@ class CudaDevice final : public Device {
   const c10::cuda::CUDAStream compute_;
   const c10::cuda::CUDAStream capture_;
   const c10::cuda::CUDAStream load_;
+  std::atomic<bool> capture_failed_{false};
 };
 
 }  // namespace

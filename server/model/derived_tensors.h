@@ -25,6 +25,9 @@ class DerivedTensors {
   // the current stream. Throws what LibTorch throws.
   at::Tensor Keep(at::Tensor tensor);
 
+  // Forgets those that were kept before the last Rewind and not since.
+  void Trim() { tensors_.resize(next_); }
+
   // Those kept since the last Rewind.
   absl::Span<const at::Tensor> kept() const { return absl::MakeConstSpan(tensors_).first(next_); }
 

@@ -53,15 +53,16 @@ class BoundModel {
   virtual absl::StatusOr<std::vector<HostTensor>> Forward(
       absl::Span<const HostTensor> inputs) const = 0;
 
-  // Forward, after making ready what Forwards of as many rows or others would be slower without.
-  // Called before the model serves, by one thread.
+  // Forward, and what makes Forwards with other numbers of rows fast from the first one on: on CUDA
+  // they are captured, which takes device memory. Called before the model serves, by one thread.
+  // Errors as Forward's, and RESOURCE_EXHAUSTED where that memory is not there.
   virtual absl::StatusOr<std::vector<HostTensor>> WarmUp(
       absl::Span<const HostTensor> inputs) const {
     return Forward(inputs);
   }
 
-  // Memory for an input, from which the device reads without another copy; null where there is no
-  // such memory, or none better than any other.
+  // Uninitialised memory for an input, from which the device reads without another copy; null where
+  // there is no such memory, or none better than any other. Thread-safe; may outlive the model.
   virtual std::shared_ptr<std::byte> AllocateInput(std::uint64_t /*size_bytes*/) const {
     return nullptr;
   }
@@ -90,7 +91,8 @@ class Graph {
 
   // Makes a model of this graph and these weights. Never runs a random initialiser, and copies only
   // what it cannot adopt: on the CPU in the checkpoint's own dtype the weights are used in place.
-  // What is derived from weights (casts, packed copies) belongs to the BoundModel.
+  // What is derived from weights (casts, packed copies) belongs to the BoundModel, and with an
+  // arena of the device to that.
   virtual absl::StatusOr<std::unique_ptr<BoundModel>> Bind(BindRequest request) = 0;
 };
 

@@ -133,11 +133,12 @@ class BoundNetwork final : public BoundModel {
 
   absl::StatusOr<std::vector<HostTensor>> WarmUp(
       absl::Span<const HostTensor> inputs) const override {
-    RELIGHT_RETURN_IF_ERROR(CheckInputs(plan_->signature, inputs));
+    absl::StatusOr<std::vector<HostTensor>> outputs = Forward(inputs);
     const bool captures = weights_.arena != nullptr && plan_->capture.enabled &&
                           plan_->device->can_capture() && !LooksAtValues(plan_->signature);
-    if (captures) RELIGHT_RETURN_IF_ERROR(Capture(inputs));
-    return Forward(inputs);
+    if (!outputs.ok() || !captures) return outputs;
+    RELIGHT_ASSIGN_OR_RETURN(const bool captured, Capture(inputs));
+    return captured ? Forward(inputs) : std::move(outputs);
   }
 
   std::shared_ptr<std::byte> AllocateInput(std::uint64_t size_bytes) const override {
@@ -152,13 +153,13 @@ class BoundNetwork final : public BoundModel {
   }
 
  private:
-  absl::Status Capture(absl::Span<const HostTensor> inputs) const {
+  absl::StatusOr<bool> Capture(absl::Span<const HostTensor> inputs) const {
     std::vector<at::Tensor> read;  // By the forward, besides its inputs.
     for (const auto& [name, tensor] : weights_.tensors) read.push_back(tensor);
     for (const at::Tensor& tensor : weights_.arena->derived.kept()) read.push_back(tensor);
-    const absl::Status status = WithoutExceptions(
+    const absl::StatusOr<bool> captured = WithoutExceptions(
         "capturing the network's forward failed", absl::StatusCode::kInternal,
-        [&]() -> absl::Status {
+        [&]() -> absl::StatusOr<bool> {
           LimitThreads();
           const c10::InferenceMode inference;
           RELIGHT_ASSIGN_OR_RETURN(const std::vector<HostInput> arguments,
@@ -166,9 +167,10 @@ class BoundNetwork final : public BoundModel {
           return weights_.arena->captured.Capture(*plan_->device, plan_->capture, read, arguments,
                                                   ComputationToCapture());
         });
-    if (status.ok()) return status;
-    return absl::Status(status.code(),
-                        absl::StrCat(status.message(), "; cuda_graphs: false serves without it"));
+    if (captured.ok()) return captured;
+    return absl::Status(
+        captured.status().code(),
+        absl::StrCat(captured.status().message(), "; cuda_graphs: false serves without it"));
   }
 
   // Holds on to the arithmetic alone: the captured work is the arena's, and outlives this.
@@ -237,7 +239,10 @@ class NetworkGraph final : public Graph {
 
   std::unique_ptr<BoundModel> Make(const std::vector<StepPlan>& steps, BoundWeights weights) const {
     const c10::InferenceMode inference;
-    return std::make_unique<BoundNetwork>(plan_, steps, std::move(weights));
+    const std::shared_ptr<DeviceArena> arena = weights.arena;
+    auto bound = std::make_unique<BoundNetwork>(plan_, steps, std::move(weights));
+    if (arena != nullptr) arena->derived.Trim();
+    return bound;
   }
 
   const std::shared_ptr<const Plan> plan_;

@@ -102,6 +102,7 @@ class TorchScriptGraph final : public Graph {
     RELIGHT_ASSIGN_OR_RETURN(BoundWeights weights,
                              BindWeights(*archive_->device, arenas_, archive_->parameters,
                                          precision_, std::move(request)));
+    if (weights.arena != nullptr) weights.arena->derived.Trim();
     return WithoutExceptions("binding the archive failed", absl::StatusCode::kInternal,
                              [&]() -> absl::StatusOr<std::unique_ptr<BoundModel>> {
                                return std::make_unique<BoundTorchScript>(archive_,

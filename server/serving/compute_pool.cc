@@ -35,7 +35,7 @@ void ComputePool::Schedule(BatchSource& source) {
   {
     MutexLock lock(mutex_);
     line_.push_back(&source);
-    wake = idle_ > 0;
+    wake = idle_ > 0 && MayRun(source);
   }
   if (wake) work_.SignalOne();
 }
@@ -84,7 +84,9 @@ void ComputePool::Work() {
       continue;
     }
     ++source->running_;
-    const bool more = !line_.empty() && idle_ > 0;
+    const bool more =
+        idle_ > 0 && std::any_of(line_.begin(), line_.end(),
+                                 [](const BatchSource* waiting) { return MayRun(*waiting); });
     mutex_.Unlock();
     if (more) work_.SignalOne();  // Several may have come due at once.
     source->in_line_.exchange(false, std::memory_order_acq_rel);
@@ -95,11 +97,14 @@ void ComputePool::Work() {
   mutex_.Unlock();
 }
 
+bool ComputePool::MayRun(const BatchSource& source) {
+  return source.most_at_once_ == 0 || source.running_ < source.most_at_once_;
+}
+
 BatchSource* ComputePool::NextLocked() {
   LineUpDueLocked();
-  const auto next = std::find_if(line_.begin(), line_.end(), [](const BatchSource* source) {
-    return source->most_at_once_ == 0 || source->running_ < source->most_at_once_;
-  });
+  const auto next = std::find_if(line_.begin(), line_.end(),
+                                 [](const BatchSource* source) { return MayRun(*source); });
   if (next == line_.end()) return nullptr;
   BatchSource* source = *next;
   line_.erase(next);

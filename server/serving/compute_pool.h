@@ -63,6 +63,7 @@ class ComputePool {
 
  private:
   void Work();
+  static bool MayRun(const BatchSource& source);  // With the pool's mutex held.
   // Out of line; null where nobody in line may run another batch now.
   BatchSource* NextLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void LineUpDueLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

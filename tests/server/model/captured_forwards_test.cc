@@ -2,12 +2,17 @@
 // mixed up nor outlived: on a device that only records.
 #include "server/model/captured_forwards.h"
 
+#include <ATen/Functions.h>
+
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstring>
+#include <thread>
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "server/model/derived_tensors.h"
 #include "server/model/network_graph.h"
 #include "tests/server/model/model_testing.h"
 #include "tests/server/model/recording_device.h"
@@ -90,7 +95,9 @@ TEST_F(CapturedForwardsTest, TheWarmUpCapturesEachBatchSizeAfterARunOfItsOwn) {
   ASSERT_TRUE(bound->WarmUp({FloatTensor({1, 2}, {3, 4})}).ok());
   EXPECT_THAT(
       device_->events(),
-      ElementsAre("use compute", "synchronize compute", "capture", "synchronize compute", "capture",
+      ElementsAre("use compute", "copy in 8 compute", "copy out 8 compute", "mark", "wait",
+                  "leave compute",  // A forward, step by step.
+                  "use compute", "synchronize compute", "capture", "synchronize compute", "capture",
                   "synchronize compute", "capture", "synchronize compute", "capture",
                   "leave compute",                                                        // And
                   "copy in 8 compute", "launch", "copy out 8 compute", "mark", "wait"));  // runs.
@@ -239,6 +246,86 @@ TEST_F(CapturedForwardsTest, AFailedCopyWaitsForWhatWasQueued) {
   EXPECT_THAT(Answer(*bound, FloatTensor({1, 2}, {1, 2})), ElementsAre(2, 4));
 }
 
+TEST_F(CapturedForwardsTest, AFailedLaunchWaitsForTheCopyBeforeIt) {
+  MakeLinear(kUpToFour);
+  const auto bound = BindWarm(2, 0);
+  device_->ClearEvents();
+  device_->FailNextLaunch();
+  EXPECT_EQ(bound->Forward({FloatTensor({1, 2}, {3, 4})}).status().code(),
+            absl::StatusCode::kInternal);
+  EXPECT_THAT(device_->events(), ElementsAre("copy in 8 compute", "synchronize compute"));
+  EXPECT_THAT(Answer(*bound, FloatTensor({1, 2}, {1, 2})), ElementsAre(2, 4));
+}
+
+TEST_F(CapturedForwardsTest, WhatFailsStepByStepSaysSoAndIsNotCaptured) {
+  MakeGraph(R"(
+      input { name: "x" datatype: "FP32" shape: [-1, 1, -1, -1] }
+      network { layer { name: "c" conv2d { out_channels: 1 kernel_size: 3 bias: false } } })",
+            kUpToFour);
+  Weights weights;
+  weights.Add("c.weight", FloatTensor({1, 1, 3, 3}, std::vector<float>(9, 1)));
+  const auto bound = graph_->Bind(weights.Request());
+  ASSERT_TRUE(bound.ok()) << bound.status();
+  const absl::Status status = (*bound)->WarmUp({FloatTensor({1, 1, 1, 1}, {0})}).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << status;
+  EXPECT_THAT(std::string(status.message()), Not(HasSubstr("cuda_graphs")));
+  EXPECT_THAT(device_->events(), Not(Contains("capture")));
+}
+
+// Rows behind the batch's own could not be told from them.
+TEST_F(CapturedForwardsTest, OutputsWithoutTheBatchsRowsAreNotCaptured) {
+  MakeGraph(R"(
+      input { name: "x" datatype: "FP32" shape: [-1, 2] }
+      network { layer { flatten { start_dim: 0 } } })",
+            kUpToFour);
+  const auto bound = graph_->Bind({});
+  ASSERT_TRUE(bound.ok()) << bound.status();
+  ASSERT_TRUE((*bound)->WarmUp({FloatTensor({1, 2}, {0, 0})}).ok());
+  EXPECT_THAT(Answer(**bound, FloatTensor({2, 2}, {1, 2, 3, 4})), ElementsAre(1, 2, 3, 4));
+  EXPECT_THAT(device_->events(), Not(Contains("launch")));
+}
+
+// They share the inputs' memory and the outputs'.
+TEST_F(CapturedForwardsTest, ManyThreadsGetTheirOwnAnswers) {
+  MakeLinear(kUpToFour);
+  const auto bound = BindWarm(2, 0);
+  std::atomic<int> wrong{0};
+  std::vector<std::thread> threads;
+  for (int thread = 0; thread < 4; ++thread) {
+    threads.emplace_back([&, thread] {
+      for (int i = 0; i < 500; ++i) {
+        const auto value = static_cast<float>(1000 * thread + i);
+        const std::vector<double> answer = Answer(*bound, FloatTensor({1, 2}, {value, value + 1}));
+        if (answer != std::vector<double>{2.0 * value, 2.0 * (value + 1)}) ++wrong;
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(wrong, 0);
+}
+
+TEST(DerivedTensorsTest, TheSameOnesStayWhereTheyAreWithTheNewValues) {
+  DerivedTensors derived;
+  const at::Tensor first = derived.Keep(at::full({2}, 1.0F));
+  derived.Rewind();
+  const at::Tensor second = derived.Keep(at::full({2}, 5.0F));
+  EXPECT_EQ(second.data_ptr(), first.data_ptr());
+  EXPECT_EQ(first[1].item<float>(), 5);
+  EXPECT_EQ(derived.kept().size(), 1);
+}
+
+TEST(DerivedTensorsTest, OthersTakeTheirPlaceAndWhatIsNotKeptAgainGoes) {
+  DerivedTensors derived;
+  const at::Tensor first = derived.Keep(at::full({2}, 1.0F));
+  const at::Tensor last = derived.Keep(at::full({3}, 1.0F));
+  derived.Rewind();
+  EXPECT_EQ(derived.Keep(at::full({4}, 5.0F)).size(0), 4);
+  derived.Trim();
+  EXPECT_EQ(first.use_count(), 1);
+  EXPECT_EQ(last.use_count(), 1);
+  EXPECT_EQ(first[0].item<float>(), 1);
+}
+
 TEST_F(CapturedForwardsTest, InputsInTheDevicesOwnMemoryAreNotCopiedOnTheHost) {
   MakeLinear(kUpToFour);
   const auto bound = BindWarm(2, 0);
@@ -250,7 +337,8 @@ TEST_F(CapturedForwardsTest, InputsInTheDevicesOwnMemoryAreNotCopiedOnTheHost) {
   input.data = memory;
   input.page_locked = true;
   EXPECT_THAT(Answer(*bound, input), ElementsAre(6, 8));
-  EXPECT_EQ(device_->host_tensors_made(), 2 + 1 + 1);  // The warm-up's, the input, the output.
+  // Two warm-ups' inputs and outputs, the input, the output.
+  EXPECT_EQ(device_->host_tensors_made(), 4 + 1 + 1);
 }
 
 }  // namespace

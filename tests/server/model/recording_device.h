@@ -4,34 +4,39 @@
 
 #include <ATen/Functions.h>
 
+#include <atomic>
 #include <cstddef>
 #include <cstring>
 #include <functional>
 #include <limits>
 #include <memory>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "base/mutex.h"
 #include "server/model/device.h"
 
 namespace relight::model {
 
-// Copies happen only when somebody waits for their stream, as late as a real device may do them; so
-// whatever is freed or read too early shows as wrong answers, and under ASan as an error.
+// Copies of weights, and back to the host, happen only when somebody waits for their stream or more
+// is queued there, as late as a real device may do them; so whatever is freed or read too early
+// shows as wrong answers, and under ASan as an error.
 //
-// Thread-compatible.
+// Thread-safe, but for what LibTorch computes with what is there at once.
 class RecordingDevice final : public Device {
  public:
   // What happened, in order: "allocate 256", "copy in 16 load", "synchronize load", "use compute",
   // "capture", "launch", "mark", "wait", "leave compute", "free 256".
-  const std::vector<std::string>& events() const { return *events_; }
-  void ClearEvents() { events_->clear(); }
+  std::vector<std::string> events() const { return journal_->Read(); }
+  void ClearEvents() { journal_->Clear(); }
   // The next CopyToDevice fails.
   void FailNextCopy() { fail_next_copy_ = true; }
   int host_tensors_made() const { return host_tensors_made_; }
   void FailNextCapture() { fail_next_capture_ = true; }
+  void FailNextLaunch() { fail_next_launch_ = true; }
 
   const std::string& name() const override { return name_; }
   at::Device torch_device() const override { return at::Device(at::kCPU); }
@@ -46,19 +51,22 @@ class RecordingDevice final : public Device {
     return at::empty(shape, at::TensorOptions(type));
   }
   absl::StatusOr<std::shared_ptr<std::byte>> AllocateDevice(std::size_t size_bytes) override {
-    events_->push_back(absl::StrCat("allocate ", size_bytes));
+    journal_->Add(absl::StrCat("allocate ", size_bytes));
     return std::shared_ptr<std::byte>(new std::byte[size_bytes],
-                                      [events = events_, size_bytes](std::byte* block) {
-                                        events->push_back(absl::StrCat("free ", size_bytes));
+                                      [journal = journal_, size_bytes](std::byte* block) {
+                                        journal->Add(absl::StrCat("free ", size_bytes));
                                         delete[] block;
                                       });
   }
   absl::Status CopyToDevice(void* to, const void* from, std::size_t size_bytes,
                             Stream stream) override {
-    if (std::exchange(fail_next_copy_, false)) return absl::InternalError("the copy failed");
-    events_->push_back(absl::StrCat("copy in ", size_bytes, " ", Name(stream)));
+    if (fail_next_copy_.exchange(false)) return absl::InternalError("the copy failed");
+    std::this_thread::yield();  // Others may come in between.
+    MutexLock lock(mutex_);
+    journal_->Add(absl::StrCat("copy in ", size_bytes, " ", Name(stream)));
     // Inputs are computed on at once, in their stream's order.
     if (stream == Stream::kCompute) {
+      DoQueuedLocked();
       std::memcpy(to, from, size_bytes);
     } else {
       queued_.push_back([=] { std::memcpy(to, from, size_bytes); });
@@ -67,44 +75,67 @@ class RecordingDevice final : public Device {
   }
   absl::Status CopyToHost(void* to, const void* from, std::size_t size_bytes,
                           Stream stream) override {
-    events_->push_back(absl::StrCat("copy out ", size_bytes, " ", Name(stream)));
+    std::this_thread::yield();
+    MutexLock lock(mutex_);
+    journal_->Add(absl::StrCat("copy out ", size_bytes, " ", Name(stream)));
     queued_.push_back([=] { std::memcpy(to, from, size_bytes); });
     return absl::OkStatus();
   }
   absl::Status Synchronize(Stream stream) override {
-    events_->push_back(absl::StrCat("synchronize ", Name(stream)));
+    journal_->Add(absl::StrCat("synchronize ", Name(stream)));
     DoQueued();
     return absl::OkStatus();
   }
   absl::StatusOr<std::unique_ptr<Mark>> SetMark() override {
-    events_->push_back("mark");
+    journal_->Add("mark");
     return std::make_unique<Waiter>(*this);
   }
   bool can_capture() const override { return true; }
   absl::StatusOr<std::unique_ptr<CapturedWork>> Capture(
       std::function<std::vector<at::Tensor>()> work, const CapturedWork*) override {
-    if (std::exchange(fail_next_capture_, false)) return absl::InternalError("no capture");
-    events_->push_back("capture");
+    if (fail_next_capture_.exchange(false)) return absl::InternalError("no capture");
+    journal_->Add("capture");
     // Its memory is there, and nothing is computed yet.
     std::vector<at::Tensor> outputs = work();
     for (at::Tensor& output : outputs) output.fill_(std::numeric_limits<double>::quiet_NaN());
-    return std::make_unique<Repeater>(events_, std::move(work), std::move(outputs));
+    return std::make_unique<Repeater>(*this, std::move(work), std::move(outputs));
   }
   std::unique_ptr<StreamScope> Use(Stream stream) override {
-    return std::make_unique<Scope>(events_, Name(stream));
+    return std::make_unique<Scope>(journal_, Name(stream));
   }
 
  private:
-  class Scope final : public StreamScope {
+  // Outlives the device where blocks do.
+  class Journal {
    public:
-    Scope(std::shared_ptr<std::vector<std::string>> events, std::string stream)
-        : events_(std::move(events)), stream_(std::move(stream)) {
-      events_->push_back("use " + stream_);
+    void Add(std::string event) {
+      MutexLock lock(mutex_);
+      events_.push_back(std::move(event));
     }
-    ~Scope() override { events_->push_back("leave " + stream_); }
+    std::vector<std::string> Read() const {
+      MutexLock lock(mutex_);
+      return events_;
+    }
+    void Clear() {
+      MutexLock lock(mutex_);
+      events_.clear();
+    }
 
    private:
-    const std::shared_ptr<std::vector<std::string>> events_;
+    mutable Mutex mutex_;
+    std::vector<std::string> events_ ABSL_GUARDED_BY(mutex_);
+  };
+
+  class Scope final : public StreamScope {
+   public:
+    Scope(std::shared_ptr<Journal> journal, std::string stream)
+        : journal_(std::move(journal)), stream_(std::move(stream)) {
+      journal_->Add("use " + stream_);
+    }
+    ~Scope() override { journal_->Add("leave " + stream_); }
+
+   private:
+    const std::shared_ptr<Journal> journal_;
     const std::string stream_;
   };
 
@@ -112,7 +143,7 @@ class RecordingDevice final : public Device {
    public:
     explicit Waiter(RecordingDevice& device) : device_(device) {}
     absl::Status Wait() override {
-      device_.events_->push_back("wait");
+      device_.journal_->Add("wait");
       device_.DoQueued();
       return absl::OkStatus();
     }
@@ -124,12 +155,16 @@ class RecordingDevice final : public Device {
   // Computes again, of what then lies at the same addresses.
   class Repeater final : public CapturedWork {
    public:
-    Repeater(std::shared_ptr<std::vector<std::string>> events,
-             std::function<std::vector<at::Tensor>()> work, std::vector<at::Tensor> outputs)
-        : CapturedWork(std::move(outputs)), events_(std::move(events)), work_(std::move(work)) {}
+    Repeater(RecordingDevice& device, std::function<std::vector<at::Tensor>()> work,
+             std::vector<at::Tensor> outputs)
+        : CapturedWork(std::move(outputs)), device_(device), work_(std::move(work)) {}
 
     absl::Status Launch() override {
-      events_->push_back("launch");
+      if (device_.fail_next_launch_.exchange(false)) return absl::InternalError("no launch");
+      std::this_thread::yield();
+      MutexLock lock(device_.mutex_);
+      device_.journal_->Add("launch");
+      device_.DoQueuedLocked();
       const std::vector<at::Tensor> results = work_();
       for (std::size_t i = 0; i < results.size(); ++i) {
         std::memcpy(outputs()[i].data_ptr(), results[i].data_ptr(), results[i].nbytes());
@@ -138,24 +173,28 @@ class RecordingDevice final : public Device {
     }
 
    private:
-    const std::shared_ptr<std::vector<std::string>> events_;
+    RecordingDevice& device_;
     const std::function<std::vector<at::Tensor>()> work_;
   };
 
   void DoQueued() {
+    MutexLock lock(mutex_);
+    DoQueuedLocked();
+  }
+  void DoQueuedLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     for (const auto& copy : std::exchange(queued_, {})) copy();
   }
 
   static std::string Name(Stream stream) { return stream == Stream::kCompute ? "compute" : "load"; }
 
   const std::string name_ = "recording:0";
-  // Shared with the blocks, which may outlive the device.
-  const std::shared_ptr<std::vector<std::string>> events_ =
-      std::make_shared<std::vector<std::string>>();
-  std::vector<std::function<void()>> queued_;
-  int host_tensors_made_ = 0;
-  bool fail_next_copy_ = false;
-  bool fail_next_capture_ = false;
+  const std::shared_ptr<Journal> journal_ = std::make_shared<Journal>();
+  Mutex mutex_;
+  std::vector<std::function<void()>> queued_ ABSL_GUARDED_BY(mutex_);
+  std::atomic<int> host_tensors_made_{0};
+  std::atomic<bool> fail_next_copy_{false};
+  std::atomic<bool> fail_next_capture_{false};
+  std::atomic<bool> fail_next_launch_{false};
 };
 
 }  // namespace relight::model
