@@ -3,7 +3,8 @@
 An open loop asks for half of what the daemon can answer, and goes by the clock whatever the answers
 do. In each round it runs without swaps and then with: a new checkpoint every second, or of the
 largest net as soon as the one before serves; and, because that must not be noticed either, a file
-every second that is read to its end and refused. The nets are linear, so nearly all of a file is
+every second that is read to its end and refused. A closed loop, which leaves the daemon nothing,
+shows that checkpoints come to serve all the same, and when. The nets are linear, so nearly all of a file is
 weights and every weight is part of every answer.
 """
 
@@ -36,6 +37,7 @@ class Case:
     width: int  # Of the net.
     every: float = 1  # Seconds from one file to the next; 0: as soon as the one before serves.
     refused: bool = False
+    saturated: bool = False  # A closed loop instead of the open one.
     goals: tuple = (MOST_P99, MOST_P99_9)
 
     @property
@@ -45,7 +47,8 @@ class Case:
 
 CASES = [Case("1 MB every second", 256), Case("100 MB every second", 2560),
          Case("a bad file of 100 MB every second", 2560, refused=True, goals=(None, None)),
-         Case("1 GB after 1 GB", 8192, every=0, goals=(None, None))]
+         Case("1 GB after 1 GB", 8192, every=0, goals=(None, None)),
+         Case("100 MB every second at saturation", 2560, saturated=True, goals=(None, None))]
 QUICK_CASES = [Case("1 MB every tenth of a second", 256, every=0.1, goals=(None, None)),
                Case("a bad file of 1 MB every tenth of a second", 256, every=0.1, refused=True,
                     goals=(None, None))]
@@ -59,12 +62,14 @@ def linear(width):
 
 @dataclasses.dataclass
 class Round:
-    """Reports of the load generator, and how many files came and how many of them were served."""
+    """Reports of the load generator, how many files came, how many of them were served, and how long
+    the slowest of these took."""
 
     quiet: dict
     swapping: dict
     pushed: int
     served: int
+    slowest_seconds: float
 
 
 @dataclasses.dataclass
@@ -85,7 +90,7 @@ class Trace:
 @dataclasses.dataclass
 class UnderSwaps:
     cases: list
-    rates: dict  # Requests a second, by case.
+    rates: dict  # Requests a second, by case; of closed loops those that were answered.
     rounds: dict  # By case.
     trace: typing.Optional[Trace]
 
@@ -96,6 +101,12 @@ class UnderSwaps:
                 yield figures.Figure("P5", f"{case.what}: {name} with over without",
                                      [figures.ratio(r.swapping[key], r.quiet[key]) for r in rounds],
                                      at_most=goal)
+            if case.saturated:
+                yield figures.Figure("P5", f"{case.what}: requests a second with over without",
+                                     [figures.ratio(r.swapping["per_second"], r.quiet["per_second"])
+                                      for r in rounds])
+                yield figures.Figure("P5", f"{case.what}: seconds until the slowest one serves",
+                                     [r.slowest_seconds for r in rounds])
             yield figures.Figure("P5", f"{case.what}: requests that failed",
                                  [r.swapping["failed"] for r in rounds], at_most=0)
 
@@ -148,16 +159,21 @@ def measure_case(case, folder, generator, round_count):
         for path in files:
             stack.callback(os.remove, path)
         rate = generator.half_of_capacity(daemon, request, IN_FLIGHT)
+        asked = {"in_flight": IN_FLIGHT} if case.saturated else {"rate": rate}
         for number in range(round_count):
             print(f"{case.what}: round {number + 1} of {round_count}", file=sys.stderr)
-            run = {"rate": rate, "seconds": seconds, "seed": number}
+            run = {**asked, "seconds": seconds, "seed": number}
             quiet = generator.run(daemon, request, samples=samples[0], **run)
             with publisher.Publisher(daemon, case.net.name, files, case.every) as files_in:
                 swapping = generator.run(daemon, request, samples=samples[1], **run)
             if bool(files_in.served) == case.refused:
                 raise AssertionError(f"{case.what}: {len(files_in.served)} of "
                                      f"{len(files_in.pushed)} files are served")
-            rounds.append(Round(quiet, swapping, len(files_in.pushed), len(files_in.served)))
+            took = [at - files_in.pushed[version] for version, at in files_in.served.items()]
+            rounds.append(Round(quiet, swapping, len(files_in.pushed), len(took),
+                                max(took, default=0)))
+        if case.saturated:
+            rate = statistics.median(r.quiet["per_second"] for r in rounds)
         return rate, rounds, trace(case, rate, *samples, files_in.served.values())
 
 
