@@ -46,18 +46,21 @@ std::vector<std::int64_t> BatchSizesToCapture(std::int64_t max_batch_size) {
   return sizes;
 }
 
+void CapturedForwards::Rebind(absl::Span<const at::Tensor> read) {
+  std::vector<Place> places = PlacesOf(read);
+  if (places == places_) return;
+  forwards_.clear();
+  places_ = std::move(places);
+}
+
 absl::StatusOr<bool> CapturedForwards::Capture(Device& device, const CaptureSettings& settings,
-                                               absl::Span<const at::Tensor> addresses,
                                                absl::Span<const HostInput> inputs,
                                                const Computation& computation) {
-  std::vector<Place> places = PlacesOf(addresses);
-  const bool done = places == places_ && !forwards_.empty() && Fits(forwards_.back(), inputs);
-  if (done) return false;
+  if (!forwards_.empty() && Fits(forwards_.back(), inputs)) return false;
   forwards_.clear();
   batched_ = settings.max_batch_size > 0;
   RELIGHT_ASSIGN_OR_RETURN(forwards_,
                            CaptureAll(device, settings.max_batch_size, inputs, computation));
-  places_ = std::move(places);
   return !forwards_.empty();
 }
 

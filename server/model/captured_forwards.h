@@ -39,12 +39,15 @@ class CapturedForwards {
   // Of inputs on the device. Owns what it needs but the weights' memory. May throw.
   using Computation = std::function<std::vector<at::Tensor>(const std::vector<at::Tensor>& inputs)>;
 
+  // `read` is what forwards will read besides inputs: forgets those that were captured while it was
+  // other tensors, or these lay elsewhere.
+  void Rebind(absl::Span<const at::Tensor> read);
+
   // Captures `computation` of inputs with the shapes and types of `inputs`, and, where batches are
-  // put together, as many rows as BatchSizesToCapture says. Does nothing where that was done
-  // before, and `addresses` (of all that is read besides inputs) lie as they lay then. Whether it
-  // captured anything. Throws what LibTorch throws.
+  // put together, as many rows as BatchSizesToCapture says; does nothing where that was done
+  // before. Whether it captured anything. Throws what LibTorch throws. REQUIRES: Rebind was told
+  // what `computation` reads.
   absl::StatusOr<bool> Capture(Device& device, const CaptureSettings& settings,
-                               absl::Span<const at::Tensor> addresses,
                                absl::Span<const HostInput> inputs, const Computation& computation);
 
   // The outputs for `inputs`, in page-locked memory; nullopt where no captured forward fits them.

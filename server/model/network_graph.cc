@@ -122,7 +122,13 @@ class BoundNetwork final : public BoundModel {
                BoundWeights weights)
       : plan_(std::move(plan)),
         weights_(std::move(weights)),
-        arithmetic_(std::make_shared<const Arithmetic>(plan_, steps, weights_)) {}
+        arithmetic_(std::make_shared<const Arithmetic>(plan_, steps, weights_)) {
+    if (weights_.arena == nullptr) return;
+    std::vector<at::Tensor> read;
+    for (const auto& [name, tensor] : weights_.tensors) read.push_back(tensor);
+    for (const at::Tensor& tensor : weights_.arena->derived.kept()) read.push_back(tensor);
+    weights_.arena->captured.Rebind(read);
+  }
 
   absl::StatusOr<std::vector<HostTensor>> Forward(
       absl::Span<const HostTensor> inputs) const override {
@@ -154,19 +160,16 @@ class BoundNetwork final : public BoundModel {
 
  private:
   absl::StatusOr<bool> Capture(absl::Span<const HostTensor> inputs) const {
-    std::vector<at::Tensor> read;  // By the forward, besides its inputs.
-    for (const auto& [name, tensor] : weights_.tensors) read.push_back(tensor);
-    for (const at::Tensor& tensor : weights_.arena->derived.kept()) read.push_back(tensor);
-    const absl::StatusOr<bool> captured = WithoutExceptions(
-        "capturing the network's forward failed", absl::StatusCode::kInternal,
-        [&]() -> absl::StatusOr<bool> {
-          LimitThreads();
-          const c10::InferenceMode inference;
-          RELIGHT_ASSIGN_OR_RETURN(const std::vector<HostInput> arguments,
-                                   ReadInputs(plan_->signature, inputs));
-          return weights_.arena->captured.Capture(*plan_->device, plan_->capture, read, arguments,
-                                                  ComputationToCapture());
-        });
+    const absl::StatusOr<bool> captured =
+        WithoutExceptions("capturing the network's forward failed", absl::StatusCode::kInternal,
+                          [&]() -> absl::StatusOr<bool> {
+                            LimitThreads();
+                            const c10::InferenceMode inference;
+                            RELIGHT_ASSIGN_OR_RETURN(const std::vector<HostInput> arguments,
+                                                     ReadInputs(plan_->signature, inputs));
+                            return weights_.arena->captured.Capture(
+                                *plan_->device, plan_->capture, arguments, ComputationToCapture());
+                          });
     if (captured.ok()) return captured;
     return absl::Status(
         captured.status().code(),

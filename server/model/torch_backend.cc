@@ -16,6 +16,7 @@
 #include "server/model/blas.h"
 #include "server/model/device.h"
 #include "server/model/network_graph.h"
+#include "server/model/small_network.h"
 #include "server/model/tensor_memory.h"
 #include "server/model/torch_error.h"
 #include "server/model/torchscript_graph.h"
@@ -36,10 +37,18 @@ absl::StatusOr<std::shared_ptr<Device>> MakeCudaDevice(int index) {
 }
 #endif
 
-std::string DeviceName(const config::DeviceChoice& choice) {
+// Handing a request to a card takes longer than the host computes such a network.
+bool IsFasterOnTheHost(const config::ModelConfig& config) {
+  const auto* network = std::get_if<network::Network>(&config.graph);
+  return network != nullptr && IsSmallNetwork(*network) &&
+         config.precision.value_or(config::Precision::kFloat32) == config::Precision::kFloat32;
+}
+
+std::string DeviceName(const config::ModelConfig& config) {
   using Kind = config::DeviceChoice::Kind;
-  if (choice.kind == Kind::kCuda) return absl::StrCat("cuda:", choice.index);
-  return choice.kind == Kind::kAuto && CountCudaDevices() > 0 ? "cuda:0" : "cpu";
+  if (config.device.kind == Kind::kCuda) return absl::StrCat("cuda:", config.device.index);
+  const bool card = config.device.kind == Kind::kAuto && CountCudaDevices() > 0;
+  return card && !IsFasterOnTheHost(config) ? "cuda:0" : "cpu";
 }
 
 absl::StatusOr<config::Precision> PrecisionOn(const Device& device,
@@ -69,7 +78,7 @@ Signature SignatureOf(const config::ModelConfig& config, const config::TorchScri
 class TorchBackend final : public GraphFactory {
  public:
   absl::StatusOr<std::unique_ptr<Graph>> Create(const config::ModelConfig& config) override {
-    RELIGHT_ASSIGN_OR_RETURN(std::shared_ptr<Device> device, GetDevice(DeviceName(config.device)));
+    RELIGHT_ASSIGN_OR_RETURN(std::shared_ptr<Device> device, GetDevice(DeviceName(config)));
     RELIGHT_ASSIGN_OR_RETURN(const config::Precision precision,
                              PrecisionOn(*device, config.precision));
     if (const auto* network = std::get_if<network::Network>(&config.graph)) {

@@ -215,6 +215,22 @@ TEST_F(CapturedForwardsTest, WhatIsDerivedFromWeightsIsRebuiltWhereItWas) {
   EXPECT_THAT(device_->events(), Contains("capture").Times(4));
 }
 
+// Also where nothing is captured any more: the last version's forwards read what it read.
+TEST_F(CapturedForwardsTest, WeightsOfAnotherTypeEndWhatWasCaptured) {
+  MakeLinear(kUpToFour);
+  BindWarm(2, 0).reset();
+  Weights weights;
+  weights.Add("fc.weight", TensorOf<double>(DType::kFloat64, {2, 2}, {3, 0, 0, 3}));
+  const auto bound = graph_->Bind(weights.Request());
+  ASSERT_TRUE(bound.ok()) << bound.status();
+  device_->ClearEvents();
+  EXPECT_THAT(Answer(**bound, FloatTensor({1, 2}, {1, 2})), ElementsAre(3, 6));
+  EXPECT_THAT(device_->events(), Not(Contains("launch")));
+  ASSERT_TRUE((*bound)->WarmUp({FloatTensor({1, 2}, {0, 0})}).ok());
+  EXPECT_THAT(Answer(**bound, FloatTensor({1, 2}, {1, 2})), ElementsAre(3, 6));
+  EXPECT_THAT(device_->events(), Contains("launch"));
+}
+
 TEST_F(CapturedForwardsTest, AnArenaInUseKeepsItsForwards) {
   MakeLinear(kUpToFour);
   const auto first = BindWarm(2, 0);

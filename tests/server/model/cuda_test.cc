@@ -266,6 +266,16 @@ TEST_P(CudaTest, InputsInPageLockedMemoryAreReadWhereTheyLie) {
   EXPECT_EQ(Answer(*bound, locked), Answer(*bound, input));
 }
 
+TEST_P(CudaTest, LeftToItselfASmallNetworkStaysOnTheHostAndOthersDoNot) {
+  constexpr char kSmall[] = R"(
+      input { name: "x" datatype: "FP32" shape: [-1, 10] }
+      network { layer { name: "0" linear { out_features: 5 } } layer { relu { } } } )";
+  EXPECT_EQ(MakeGraph(absl::StrCat("device: \"auto\" ", kSmall))->device(), "cpu");
+  EXPECT_EQ(MakeGraph(absl::StrCat("device: \"auto\" precision: FP16 ", kSmall))->device(),
+            "cuda:0");
+  EXPECT_EQ(MakeGraph(absl::StrCat("device: \"auto\" ", GetParam()))->device(), "cuda:0");
+}
+
 TEST_P(CudaTest, WhatDoesNotFitTheCardIsRefusedWithBothNumbers) {
   const auto graph = MakeGraph(R"(device: "cuda:0"
       input { name: "x" datatype: "FP32" shape: [-1, 262144] }
