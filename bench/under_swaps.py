@@ -4,8 +4,8 @@ An open loop asks for half of what the daemon can answer, and goes by the clock 
 do. In each round it runs without swaps and then with: a new checkpoint every second, or of the
 largest net as soon as the one before serves; and, because that must not be noticed either, a file
 every second that is read to its end and refused. A closed loop, which leaves the daemon nothing,
-shows that checkpoints come to serve all the same, and when. The nets are linear, so nearly all of a file is
-weights and every weight is part of every answer.
+shows that checkpoints come to serve all the same, and when. The nets are linear, so nearly all of a
+file is weights and every weight is part of every answer.
 """
 
 import contextlib

@@ -10,9 +10,6 @@
 namespace relight::model {
 namespace {
 
-// Of a batch.
-std::int64_t RowsOf(const at::Tensor& tensor) { return tensor.dim() > 0 ? tensor.size(0) : 1; }
-
 std::vector<std::int64_t> WithRows(at::IntArrayRef sizes, std::int64_t rows) {
   std::vector<std::int64_t> shape = sizes.vec();
   shape.front() = rows;
@@ -76,7 +73,7 @@ std::optional<absl::StatusOr<std::vector<at::Tensor>>> CapturedForwards::Run(
   std::vector<at::Tensor> to;
   for (const at::Tensor& output : forward->work->outputs()) {
     const auto shape =
-        batched_ ? WithRows(output.sizes(), RowsOf(inputs.front().tensor)) : output.sizes().vec();
+        batched_ ? WithRows(output.sizes(), inputs.front().tensor.size(0)) : output.sizes().vec();
     to.push_back(device.EmptyHost(shape, output.scalar_type()));
   }
   const absl::StatusOr<std::unique_ptr<Mark>> mark = Queue(device, *forward, from, to);

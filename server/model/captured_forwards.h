@@ -33,7 +33,7 @@ std::vector<std::int64_t> BatchSizesToCapture(std::int64_t max_batch_size);
 // Belongs to one block of weights: the captured works read that block's addresses. The weights may
 // change, and what is derived from them, as long as they stay where they are.
 //
-// Thread-safe, but for Capture, which is called while nothing computes with the block.
+// Thread-safe, but for Rebind and Capture, which are called while nothing computes with the block.
 class CapturedForwards {
  public:
   // Of inputs on the device. Owns what it needs but the weights' memory. May throw.

@@ -103,6 +103,17 @@ GraphFactory& Backend() {
   return *backend;
 }
 
+std::unique_ptr<BoundModel> BindDiagonal(Graph& graph, float value, int arena) {
+  Weights weights;
+  weights.Add("fc.weight", FloatTensor({2, 2}, {value, 0, 0, value}));
+  BindRequest request = weights.Request();
+  request.arena = arena;
+  auto bound = graph.Bind(std::move(request));
+  EXPECT_TRUE(bound.ok()) << bound.status();
+  std::memset(weights.Data("fc.weight"), 0xFF, 16);
+  return *std::move(bound);
+}
+
 absl::StatusOr<std::unique_ptr<Graph>> GraphFromText(const std::string& text) {
   auto config = config::ParseModelConfig(text, std::string(RELIGHT_TEST_DATA) + "/model");
   if (!config.ok()) return config.status();

@@ -53,6 +53,14 @@ GraphFactory& Backend();
 // A graph on the CPU (unless the text says otherwise) from model.textproto's text.
 absl::StatusOr<std::unique_ptr<Graph>> GraphFromText(const std::string& text);
 
+// Multiplies rows of two by a matrix.
+inline constexpr char kDiagonalNet[] = R"(
+    input { name: "x" datatype: "FP32" shape: -1 shape: 2 }
+    network { layer { name: "fc" linear { out_features: 2 bias: false } } })";
+
+// That net with the matrix `value` * 1, bound to memory that is scribbled over and gone on return.
+std::unique_ptr<BoundModel> BindDiagonal(Graph& graph, float value, int arena);
+
 void ExpectNear(const HostTensor& actual, const HostTensor& expected, double tolerance);
 
 template <typename T>

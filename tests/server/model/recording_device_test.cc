@@ -14,24 +14,13 @@ using testing::ElementsAre;
 class RecordingDeviceTest : public testing::Test {
  protected:
   RecordingDeviceTest() {
-    const auto config = config::ParseModelConfig(R"(
-        input { name: "x" datatype: "FP32" shape: -1 shape: 2 }
-        network { layer { name: "fc" linear { out_features: 2 bias: false } } })",
-                                                 "model");
+    const auto config = config::ParseModelConfig(kDiagonalNet, "model");
     graph_ = MakeNetworkGraph(std::get<network::Network>(config.value().graph), device_,
                               config::Precision::kAsSaved);
   }
 
-  // Bound to memory that is scribbled over and gone when this returns.
   std::unique_ptr<BoundModel> BindDiagonal(float value, int arena) {
-    Weights weights;
-    weights.Add("fc.weight", FloatTensor({2, 2}, {value, 0, 0, value}));
-    BindRequest request = weights.Request();
-    request.arena = arena;
-    auto bound = graph_->Bind(std::move(request));
-    EXPECT_TRUE(bound.ok()) << bound.status();
-    std::memset(weights.Data("fc.weight"), 0xFF, 16);
-    return *std::move(bound);
+    return model::BindDiagonal(*graph_, value, arena);
   }
 
   std::vector<double> Answer(const BoundModel& model) {
