@@ -23,7 +23,7 @@ constexpr std::size_t kMaxEntries = 10'000;
 
 bool IsWeighted(const network::LayerKind& kind) {
   return std::holds_alternative<network::Linear>(kind) ||
-         std::holds_alternative<network::Conv2d>(kind);
+         std::holds_alternative<network::Conv>(kind);
 }
 
 // Layers that change numbers one by one, so that no activation is missing after them.
@@ -33,7 +33,10 @@ bool IsActivation(const network::LayerKind& kind) {
          std::holds_alternative<network::LeakyRelu>(kind) ||
          std::holds_alternative<network::Elu>(kind) ||
          std::holds_alternative<network::Softplus>(kind) ||
-         std::holds_alternative<network::Hardtanh>(kind);
+         std::holds_alternative<network::Hardtanh>(kind) ||
+         std::holds_alternative<network::Prelu>(kind) ||
+         std::holds_alternative<network::Shrink>(kind) ||
+         std::holds_alternative<network::Threshold>(kind);
 }
 
 // Writes the parts down as layers and fills in between them what a checkpoint does not show.
@@ -57,24 +60,42 @@ class Composer {
     bool first = true;
     for (const DraftPart& part : parts) {
       if (!part.kind.has_value()) continue;
-      std::string shape;
-      if (const auto* linear = std::get_if<network::Linear>(&*part.kind)) {
-        shape = absl::StrCat("[-1, ", linear->in_features.value_or(-1), "]");
-      } else if (const auto* conv = std::get_if<network::Conv2d>(&*part.kind)) {
-        shape = absl::StrCat("[-1, ", conv->in_channels.value_or(-1), ", -1, -1]");
-      } else if (const auto* norm = std::get_if<network::BatchNorm>(&*part.kind)) {
-        shape = absl::StrCat("[-1, ", norm->num_features.value_or(-1),
-                             norm->spatial_dims == 2 ? ", -1, -1]" : "]");
-      }
+      const std::string shape = InputShape(*part.kind);
       if (!shape.empty()) {
         if (first && IsWeighted(*part.kind)) return;
         Check("the shape is a guess, from the first layer with weights", "");
-        absl::StrAppend(&text_, "input { name: \"input\" datatype: \"FP32\" shape: ", shape,
-                        " }\n\n");
+        const bool indices = std::holds_alternative<network::Embedding>(*part.kind);
+        absl::StrAppend(&text_, "input { name: \"input\" datatype: \"", indices ? "INT64" : "FP32",
+                        "\" shape: ", shape, " }\n\n");
         return;
       }
       first = false;
     }
+  }
+
+  // What a layer shows of the shape of its input; empty where nothing.
+  static std::string InputShape(const network::LayerKind& kind) {
+    network::Sizes shape = {-1};
+    if (const auto* linear = std::get_if<network::Linear>(&kind)) {
+      shape.push_back(linear->in_features.value_or(-1));
+    } else if (const auto* conv = std::get_if<network::Conv>(&kind)) {
+      shape.push_back(conv->in_channels.value_or(-1));
+      shape.resize(2 + static_cast<std::size_t>(conv->spatial_dims), -1);
+    } else if (const auto* norm = std::get_if<network::BatchNorm>(&kind)) {
+      shape.push_back(norm->num_features.value_or(-1));
+      if (norm->spatial_dims > 1) {
+        shape.resize(2 + static_cast<std::size_t>(norm->spatial_dims), -1);
+      }
+    } else if (std::holds_alternative<network::Embedding>(kind)) {
+      shape.push_back(-1);
+    } else if (const auto* recurrent = std::get_if<network::Recurrent>(&kind)) {
+      shape = {-1, -1, recurrent->input_size.value_or(-1)};
+    } else if (const auto* attention = std::get_if<network::MultiheadAttention>(&kind)) {
+      shape = {-1, -1, attention->embed_dim.value_or(-1)};
+    } else {
+      return "";
+    }
+    return ShapeText(shape);
   }
 
   void Write(DraftPart& part) {
@@ -82,15 +103,15 @@ class Composer {
       for (const std::string& check : part.checks) Check(check);
       return;
     }
-    if (auto* conv = std::get_if<network::Conv2d>(&*part.kind)) GuessGroups(*conv, part);
+    if (auto* conv = std::get_if<network::Conv>(&*part.kind)) GuessGroups(*conv, part);
     if (IsWeighted(*part.kind)) Bridge(part);
     for (const std::string& check : part.checks) Check(check);
-    WriteLayer(part.name, part.text.empty() ? LayerKindText(*part.kind) : part.text);
+    WriteLayer(part.name, LayerKindText(*part.kind));
     Follow(*part.kind);
   }
 
   // A state dict shows in_channels / groups; more channels than that arrive.
-  void GuessGroups(network::Conv2d& conv, DraftPart& part) const {
+  void GuessGroups(network::Conv& conv, DraftPart& part) const {
     if (from_module_ || !is_image_ || !width_ || !conv.in_channels) return;
     const std::int64_t per_group = *conv.in_channels;
     if (per_group < 1 || *width_ == per_group || *width_ % per_group != 0) return;
@@ -119,7 +140,7 @@ class Composer {
     const std::int64_t area = channels > 0 ? features / channels : 0;
     if (channels > 0 && features == channels && !pooled_) {
       Check("as many features as channels, so the image was probably averaged");
-      WriteLayer("", "adaptive_avg_pool2d { output_size: 1 }");
+      WriteLayer("", absl::StrCat("adaptive_avg_pool", image_dims_, "d { output_size: 1 }"));
     } else if (!pooled_) {
       Check(channels > 0 && features % channels == 0
                 ? absl::StrCat(features, " features from ", channels,
@@ -134,8 +155,9 @@ class Composer {
     if (const auto* linear = std::get_if<network::Linear>(&kind)) {
       is_image_ = false;
       width_ = linear->out_features;
-    } else if (const auto* conv = std::get_if<network::Conv2d>(&kind)) {
+    } else if (const auto* conv = std::get_if<network::Conv>(&kind)) {
       is_image_ = true;
+      image_dims_ = conv->spatial_dims;
       width_ = conv->out_channels;
     } else if (std::holds_alternative<network::Flatten>(kind)) {
       is_image_ = false;
@@ -143,8 +165,7 @@ class Composer {
     }
     if (IsWeighted(kind)) awaits_activation_ = true;
     if (IsActivation(kind)) awaits_activation_ = false;
-    pooled_ =
-        std::holds_alternative<network::AdaptiveAvgPool2d>(kind) || (pooled_ && !IsWeighted(kind));
+    pooled_ = std::holds_alternative<network::AdaptivePool>(kind) || (pooled_ && !IsWeighted(kind));
   }
 
   void WriteLayer(const std::string& name, const std::string& kind) {
@@ -161,8 +182,9 @@ class Composer {
   const bool from_module_;
   std::string text_;
   bool has_checks_ = false;
-  bool is_image_ = false;              // What flows is [N, C, H, W].
-  bool pooled_ = false;                // ... of a known size.
+  bool is_image_ = false;              // What flows is [N, C, H, W], ...
+  int image_dims_ = 2;                 // ... of so many spatial dimensions, ...
+  bool pooled_ = false;                // ... of known sizes.
   bool awaits_activation_ = false;     // A weighted layer ran, and no activation since.
   std::optional<std::int64_t> width_;  // Channels or features, where known.
 };

@@ -1,7 +1,7 @@
 // PartsFromModule: reads the layers off the classes and attributes of a pickled module.
 #include <algorithm>
+#include <cctype>
 #include <cstdint>
-#include <functional>
 #include <map>
 #include <set>
 #include <string_view>
@@ -10,12 +10,11 @@
 #include "absl/strings/str_cat.h"
 #include "base/escape.h"
 #include "server/config/draft_parts.h"
+#include "server/network/arguments.h"
 
 namespace relight::config {
 namespace {
 
-using network::ActivationOp;
-using network::Pair;
 using storage::kNoNode;
 using storage::NodeId;
 using storage::NodeKind;
@@ -23,6 +22,8 @@ using storage::Tree;
 
 constexpr std::size_t kMaxDepth = 64;
 constexpr std::size_t kMaxVisits = 100'000;
+// Sizes in one argument; no layer has nearly as many dimensions.
+constexpr std::size_t kMaxSizes = 64;
 
 // One torch.nn.Module as data: its class and its attributes.
 class Module {
@@ -87,18 +88,35 @@ class Module {
   std::string Text(std::string_view name) const {
     return Is(name, NodeKind::kString) ? std::string(tree_.text(Attribute(name))) : "";
   }
-  // One int, or a tuple of two.
-  std::optional<Pair> TwoInts(std::string_view name) const {
+  // One int, or a tuple or list of ints.
+  std::optional<network::Sizes> Ints(std::string_view name) const {
     const NodeId node = Attribute(name);
     if (node == kNoNode) return std::nullopt;
-    if (tree_.Is(node, NodeKind::kInt)) return Pair{tree_.integer(node), tree_.integer(node)};
+    if (tree_.Is(node, NodeKind::kInt)) return network::Sizes{tree_.integer(node)};
     if (!tree_.Is(node, NodeKind::kTuple) && !tree_.Is(node, NodeKind::kList)) return std::nullopt;
-    const std::vector<NodeId>& items = tree_.items(node);
-    if (items.size() != 2) return std::nullopt;
-    if (!tree_.Is(items[0], NodeKind::kInt) || !tree_.Is(items[1], NodeKind::kInt)) {
-      return std::nullopt;
+    network::Sizes sizes;
+    for (const NodeId item : tree_.items(node)) {
+      if (!tree_.Is(item, NodeKind::kInt) || sizes.size() >= kMaxSizes) return std::nullopt;
+      sizes.push_back(tree_.integer(item));
     }
-    return Pair{tree_.integer(items[0]), tree_.integer(items[1])};
+    return sizes;
+  }
+  std::vector<double> Reals(std::string_view name) const {
+    const NodeId node = Attribute(name);
+    std::vector<double> values;
+    if (node == kNoNode) return values;
+    const auto add = [&](NodeId item) {
+      if (tree_.Is(item, NodeKind::kFloat)) values.push_back(tree_.real(item));
+      if (tree_.Is(item, NodeKind::kInt)) {
+        values.push_back(static_cast<double>(tree_.integer(item)));
+      }
+    };
+    add(node);
+    if (!tree_.Is(node, NodeKind::kTuple) && !tree_.Is(node, NodeKind::kList)) return values;
+    for (const NodeId item : tree_.items(node)) {
+      if (values.size() < kMaxSizes) add(item);
+    }
+    return values;
   }
 
  private:
@@ -107,159 +125,139 @@ class Module {
   NodeId state_ = kNoNode;
 };
 
-// The argument `name` of `module`; where it cannot be read, `otherwise` and a remark.
-Pair PairOf(const Module& module, const char* name, Pair otherwise, DraftPart& part) {
-  if (const std::optional<Pair> pair = module.TwoInts(name)) return *pair;
-  part.checks.push_back(absl::StrCat(name, " could not be read from the module"));
-  return otherwise;
-}
+// Takes each argument from the attribute of the same name.
+class AttributeReader {
+ public:
+  AttributeReader(const Module& module, const network::Argument& argument, DraftPart& part)
+      : module_(module), argument_(argument), part_(part) {}
 
-Pair ConvPadding(const Module& module, const network::Conv2d& conv, DraftPart& part) {
+  // What is no attribute shows in which parameters there are.
+  void operator()(bool* out) const {
+    const std::string_view name = argument_.name;
+    if (name == "bias") {
+      *out =
+          module_.Bool(name, module_.HasParameter("bias") || module_.HasParameter("in_proj_bias"));
+    } else if (name == "affine") {
+      *out = module_.HasParameter("weight");
+    } else if (name == "add_bias_kv") {
+      *out = module_.HasParameter("bias_k");
+    } else {
+      *out = module_.Bool(name, *out);
+    }
+  }
+  void operator()(std::int64_t* out) const {
+    if (argument_.required && !module_.Is(argument_.name, NodeKind::kInt)) return NotRead();
+    *out = module_.Int(argument_.name, *out);
+  }
+  void operator()(std::optional<std::int64_t>* out) const {
+    if (module_.Is(argument_.name, NodeKind::kInt)) *out = module_.Int(argument_.name, 0);
+  }
+  void operator()(double* out) const { *out = module_.Real(argument_.name, *out); }
+  void operator()(std::optional<double>* out) const {
+    const std::vector<double> values = module_.Reals(argument_.name);
+    if (!values.empty()) *out = values.front();
+  }
+  void operator()(std::string* out) const {
+    if (module_.Is(argument_.name, NodeKind::kString)) *out = module_.Text(argument_.name);
+  }
+  void operator()(network::Sizes* out) const {
+    if (const auto sizes = module_.Ints(argument_.name)) {
+      *out = *sizes;
+    } else if (argument_.required || module_.Is(argument_.name, NodeKind::kTuple)) {
+      NotRead();
+      *out = network::Sizes(static_cast<std::size_t>(std::max(argument_.entries, 1)), 1);
+    }
+  }
+  void operator()(std::vector<double>* out) const { *out = module_.Reals(argument_.name); }
+  void operator()(DType*) const {}
+
+ private:
+  void NotRead() const {
+    part_.checks.push_back(absl::StrCat(argument_.name, " could not be read from the module"));
+  }
+
+  const Module& module_;
+  const network::Argument& argument_;
+  DraftPart& part_;
+};
+
+// "same" and "valid".
+void ReadPaddingText(const Module& module, network::Conv& conv, DraftPart& part) {
   const std::string text = module.Text("padding");
-  if (text == "valid") return {0, 0};
-  if (text != "same") return PairOf(module, "padding", {0, 0}, part);
-  Pair padding;
-  for (std::size_t i = 0; i < 2; ++i) {
-    const std::int64_t total = conv.dilation[i] * (conv.kernel_size[i] - 1);
-    padding[i] = total / 2;
-    if (total % 2 != 0)
-      part.checks.push_back("padding \"same\" pads unevenly, which relight cannot");
+  if (text == "valid") conv.padding = {0};
+  if (text != "same") return;
+  conv.padding.assign(conv.kernel_size.size(), 0);
+  for (std::size_t i = 0; i < conv.kernel_size.size(); ++i) {
+    const std::int64_t dilation = i < conv.dilation.size() ? conv.dilation[i] : 1;
+    const std::int64_t total = dilation * (conv.kernel_size[i] - 1);
+    conv.padding[i] = total / 2;
+    if (total % 2 != 0) {
+      part.checks.push_back(
+          "padding \"same\" pads unevenly: write a layer pad { } before this one");
+    }
   }
-  return padding;
 }
 
-network::LayerKind ReadLinear(const Module& module, DraftPart&) {
-  return network::Linear{.in_features = module.Int("in_features", 0),
-                         .out_features = module.Int("out_features", 0),
-                         .bias = module.HasParameter("bias")};
-}
-
-network::LayerKind ReadConv(const Module& module, DraftPart& part) {
-  network::Conv2d conv{.in_channels = module.Int("in_channels", 0),
-                       .out_channels = module.Int("out_channels", 0),
-                       .kernel_size = PairOf(module, "kernel_size", {1, 1}, part),
-                       .stride = PairOf(module, "stride", {1, 1}, part),
-                       .dilation = PairOf(module, "dilation", {1, 1}, part),
-                       .groups = module.Int("groups", 1),
-                       .bias = module.HasParameter("bias")};
-  conv.padding = ConvPadding(module, conv, part);
-  const std::string mode = module.Text("padding_mode");
-  if (!mode.empty() && mode != "zeros") {
-    part.checks.push_back(
-        absl::StrCat("padding_mode is \"", Escape(mode), "\", relight pads with zeros"));
-  }
-  return conv;
-}
-
-network::LayerKind ReadNorm(const Module& module, DraftPart& part) {
-  if (!module.Bool("track_running_stats", true)) {
+// What the attributes say beyond the arguments.
+void ReadMore(const Module& module, network::LayerKind& kind, DraftPart& part) {
+  if (auto* const conv = std::get_if<network::Conv>(&kind)) ReadPaddingText(module, *conv, part);
+  if (std::holds_alternative<network::BatchNorm>(kind) &&
+      !module.Bool("track_running_stats", true)) {
     part.checks.push_back("keeps no running statistics, which relight needs");
   }
-  return network::BatchNorm{.spatial_dims = module.TorchClass() == "BatchNorm1d" ? 1 : 2,
-                            .num_features = module.Int("num_features", 0),
-                            .eps = module.Real("eps", 1e-5),
-                            .affine = module.HasParameter("weight")};
-}
-
-network::LayerKind ReadMaxPool(const Module& module, DraftPart& part) {
-  const Pair kernel = PairOf(module, "kernel_size", {1, 1}, part);
-  return network::MaxPool2d{.kernel_size = kernel,
-                            .stride = module.TwoInts("stride").value_or(kernel),
-                            .padding = PairOf(module, "padding", {0, 0}, part),
-                            .dilation = PairOf(module, "dilation", {1, 1}, part),
-                            .ceil_mode = module.Bool("ceil_mode", false)};
-}
-
-network::LayerKind ReadAvgPool(const Module& module, DraftPart& part) {
-  const Pair kernel = PairOf(module, "kernel_size", {1, 1}, part);
-  if (module.Is("divisor_override", NodeKind::kInt)) {
-    part.checks.push_back("divisor_override is set, which relight does not have");
-  }
-  return network::AvgPool2d{.kernel_size = kernel,
-                            .stride = module.TwoInts("stride").value_or(kernel),
-                            .padding = PairOf(module, "padding", {0, 0}, part),
-                            .ceil_mode = module.Bool("ceil_mode", false),
-                            .count_include_pad = module.Bool("count_include_pad", true)};
-}
-
-network::LayerKind ReadAdaptivePool(const Module& module, DraftPart& part) {
-  return network::AdaptiveAvgPool2d{.output_size = PairOf(module, "output_size", {1, 1}, part)};
-}
-
-network::LayerKind ReadFlatten(const Module& module, DraftPart&) {
-  return network::Flatten{.start_dim = module.Int("start_dim", 1),
-                          .end_dim = module.Int("end_dim", -1)};
-}
-
-network::LayerKind ReadSoftmax(const Module& module, DraftPart& part) {
-  if (!module.Is("dim", NodeKind::kInt)) {
+  if (std::holds_alternative<network::Softmax>(kind) && module.TorchClass() != "Softmax2d" &&
+      !module.Is("dim", NodeKind::kInt)) {
     part.checks.push_back("dim is not set in the module; the last is a guess");
   }
-  return network::Softmax{.dim = module.Int("dim", -1), .log = module.TorchClass() == "LogSoftmax"};
+  if (std::holds_alternative<network::Embedding>(kind) && !module.Reals("max_norm").empty()) {
+    part.checks.push_back("max_norm is set, which relight does not have");
+  }
 }
 
-network::LayerKind ReadDropout(const Module& module, DraftPart& part) {
-  part.text = absl::StrCat("dropout { p: ", module.Real("p", 0.5), " }");
-  return network::Identity{};
+const std::map<std::string, network::LayerKind>& TorchClasses() {
+  static const auto* const kClasses = [] {
+    auto* const classes = new std::map<std::string, network::LayerKind>;
+    // PyTorch's classes are called as its functions are, but for capitals and underscores.
+    for (const std::string& name : network::KindNames()) {
+      std::string flat = name;
+      flat.erase(std::remove(flat.begin(), flat.end(), '_'), flat.end());
+      classes->emplace(flat, *network::KindNamed(name));
+    }
+    const auto also = [classes](const char* name, network::LayerKind kind) {
+      classes->insert_or_assign(name, std::move(kind));
+    };
+    also("syncbatchnorm", network::BatchNorm{});
+    also("dropout1d", network::Identity{.dropout = true});
+    also("dropout2d", network::Identity{.dropout = true});
+    also("dropout3d", network::Identity{.dropout = true});
+    also("alphadropout", network::Identity{.dropout = true});
+    also("featurealphadropout", network::Identity{.dropout = true});
+    also("softmax2d", network::Softmax{.dim = -3});
+    for (const char* dims : {"1d", "2d", "3d"}) {
+      also(absl::StrCat("zeropad", dims).c_str(), network::Pad{});
+      also(absl::StrCat("constantpad", dims).c_str(), network::Pad{});
+      also(absl::StrCat("reflectionpad", dims).c_str(), network::Pad{.mode = "reflect"});
+      also(absl::StrCat("replicationpad", dims).c_str(), network::Pad{.mode = "replicate"});
+      also(absl::StrCat("circularpad", dims).c_str(), network::Pad{.mode = "circular"});
+    }
+    return classes;
+  }();
+  return *kClasses;
 }
 
-using ReadKind = std::function<network::LayerKind(const Module&, DraftPart&)>;
-
-ReadKind Plain(network::LayerKind kind) {
-  return [kind](const Module&, DraftPart&) { return kind; };
-}
-
-ReadKind Act(ActivationOp op) { return Plain(network::Activation{.op = op}); }
-
-const std::map<std::string, ReadKind>& Readers() {
-  static const auto* const kReaders = new std::map<std::string, ReadKind>{
-      {"Linear", ReadLinear},
-      {"Conv2d", ReadConv},
-      {"BatchNorm1d", ReadNorm},
-      {"BatchNorm2d", ReadNorm},
-      {"SyncBatchNorm", ReadNorm},
-      {"MaxPool2d", ReadMaxPool},
-      {"AvgPool2d", ReadAvgPool},
-      {"AdaptiveAvgPool2d", ReadAdaptivePool},
-      {"Flatten", ReadFlatten},
-      {"Softmax", ReadSoftmax},
-      {"LogSoftmax", ReadSoftmax},
-      {"Dropout", ReadDropout},
-      {"Dropout1d", ReadDropout},
-      {"Dropout2d", ReadDropout},
-      {"AlphaDropout", ReadDropout},
-      {"Identity", Plain(network::Identity{})},
-      {"ReLU", Act(ActivationOp::kRelu)},
-      {"ReLU6", Act(ActivationOp::kRelu6)},
-      {"Sigmoid", Act(ActivationOp::kSigmoid)},
-      {"Tanh", Act(ActivationOp::kTanh)},
-      {"SiLU", Act(ActivationOp::kSilu)},
-      {"Hardswish", Act(ActivationOp::kHardswish)},
-      {"Hardsigmoid", Act(ActivationOp::kHardsigmoid)},
-      {"GELU",
-       [](const Module& module, DraftPart&) -> network::LayerKind {
-         return network::Gelu{.tanh = module.Text("approximate") == "tanh"};
-       }},
-      {"LeakyReLU",
-       [](const Module& module, DraftPart&) -> network::LayerKind {
-         return network::LeakyRelu{.negative_slope = module.Real("negative_slope", 0.01)};
-       }},
-      {"ELU",
-       [](const Module& module, DraftPart&) -> network::LayerKind {
-         return network::Elu{.alpha = module.Real("alpha", 1.0)};
-       }},
-      {"Softplus",
-       [](const Module& module, DraftPart&) -> network::LayerKind {
-         return network::Softplus{.beta = module.Real("beta", 1.0),
-                                  .threshold = module.Real("threshold", 20.0)};
-       }},
-      {"Hardtanh",
-       [](const Module& module, DraftPart&) -> network::LayerKind {
-         return network::Hardtanh{.min_val = module.Real("min_val", -1.0),
-                                  .max_val = module.Real("max_val", 1.0)};
-       }},
-  };
-  return *kReaders;
+// The kind of a layer of torch.nn, with its arguments; nullopt for any other module.
+std::optional<network::LayerKind> ReadKind(const Module& module, DraftPart& part) {
+  std::string name = module.TorchClass();
+  std::transform(name.begin(), name.end(), name.begin(),
+                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  const auto found = TorchClasses().find(name);
+  if (found == TorchClasses().end()) return std::nullopt;
+  network::LayerKind kind = found->second;
+  for (const network::Argument& argument : network::ArgumentsOf(kind)) {
+    std::visit(AttributeReader(module, argument, part), argument.field);
+  }
+  ReadMore(module, kind, part);
+  return kind;
 }
 
 // Walks the modules depth first with a stack of its own, since files decide how deep they nest.
@@ -290,9 +288,10 @@ class Walk {
   void Visit(const Item& item) {
     const Module module(tree_, item.node);
     if (!module.valid()) return;
-    const auto reader = Readers().find(module.TorchClass());
-    if (reader != Readers().end()) {
-      AddLayer(item, module, reader->second);
+    DraftPart part{.name = Name(item.path), .kind = std::nullopt, .follows = item.follows};
+    part.kind = ReadKind(module, part);
+    if (part.kind.has_value()) {
+      AddLayer(item, std::move(part));
       return;
     }
     const auto children = module.Children();
@@ -318,12 +317,9 @@ class Walk {
                : path;
   }
 
-  void AddLayer(const Item& item, const Module& module, const ReadKind& read) {
-    DraftPart part{.name = Name(item.path), .kind = std::nullopt, .follows = item.follows};
-    part.kind = read(module, part);
+  void AddLayer(const Item& item, DraftPart part) {
     if (!seen_.insert(item.node).second) {
-      part.checks.push_back(
-          "is one module under two names: relight keeps two copies of its weights");
+      part.checks.push_back("is one module under two names: parameters_of keeps its weights once");
     }
     parts_.push_back(std::move(part));
   }

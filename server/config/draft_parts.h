@@ -16,7 +16,6 @@ namespace relight::config {
 struct DraftPart {
   std::string name;                        // Path of the module, as in the state dict's keys.
   std::optional<network::LayerKind> kind;  // Absent where relight has no such layer.
-  std::string text = {};                   // Written instead of `kind`: "dropout { p: 0.5 }".
   std::vector<std::string> checks = {};    // What to look at, escaped; without "check:".
   // Runs directly after the part before it: both are children of one Sequential.
   bool follows = false;

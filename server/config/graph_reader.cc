@@ -13,6 +13,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "base/escape.h"
+#include "base/status_macros.h"
 #include "server/config/network_reader.h"
 #include "server/network/layer_rules.h"
 
@@ -32,6 +33,8 @@ class GraphReader {
 
  private:
   void ReadNetwork();
+  absl::StatusOr<network::Network> BuildNetwork(
+      const std::vector<network::BlockEntry>& entries) const;
   void ReadTorchScript();
   void CheckTensors(const std::vector<TensorSpec>& specs, const char* what);
 
@@ -57,16 +60,23 @@ void GraphReader::Read() {
   }
 }
 
+absl::StatusOr<network::Network> GraphReader::BuildNetwork(
+    const std::vector<network::BlockEntry>& entries) const {
+  const std::string first = config_.inputs.empty() ? "input" : config_.inputs.front().name;
+  RELIGHT_ASSIGN_OR_RETURN(std::vector<network::Layer> layers,
+                           network::ExpandBlocks(entries, first));
+  return network::Network::Build(
+      {.inputs = config_.inputs, .outputs = config_.outputs, .layers = std::move(layers)});
+}
+
 void GraphReader::ReadNetwork() {
   const Place place = place_.In("network", proto_.network());
-  network::NetworkDescription description{.inputs = config_.inputs,
-                                          .outputs = config_.outputs,
-                                          .layers = ReadLayers(proto_.network(), place, errors_)};
-  absl::StatusOr<network::Network> network = network::Network::Build(std::move(description));
+  const absl::StatusOr<network::Network> network =
+      BuildNetwork(ReadLayers(proto_.network(), place, errors_));
   if (network.ok()) {
     config_.inputs = network->inputs();
     config_.outputs = network->outputs();
-    config_.graph = *std::move(network);
+    config_.graph = *network;
     return;
   }
   for (const absl::string_view text : absl::StrSplit(network.status().message(), '\n')) {

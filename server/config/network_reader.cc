@@ -1,5 +1,8 @@
 #include "server/config/network_reader.h"
 
+#include <google/protobuf/descriptor.h>
+#include <google/protobuf/message.h>
+
 #include <algorithm>
 #include <cstdint>
 #include <limits>
@@ -9,16 +12,17 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/escape.h"
+#include "server/network/arguments.h"
 #include "server/network/nearest_name.h"
 #include "storage/dtype.h"
 
 namespace relight::config {
 namespace {
 
-using google::protobuf::RepeatedField;
-using network::ActivationOp;
-using network::ElementwiseOp;
-using network::Pair;
+using google::protobuf::FieldDescriptor;
+using google::protobuf::Message;
+using google::protobuf::Reflection;
+using google::protobuf::RepeatedPtrField;
 
 constexpr std::size_t kMaxNameBytes = 512;
 
@@ -26,11 +30,6 @@ constexpr std::size_t kMaxNameBytes = 512;
 std::int64_t Signed(std::uint64_t value) {
   return static_cast<std::int64_t>(
       std::min<std::uint64_t>(value, std::numeric_limits<std::int64_t>::max()));
-}
-
-std::optional<std::int64_t> Signed(bool given, std::uint64_t value) {
-  if (!given) return std::nullopt;
-  return Signed(value);
 }
 
 void CheckName(const std::string& name, int line, ConfigErrors& errors) {
@@ -61,195 +60,120 @@ std::optional<DType> ReadDatatype(const std::string& name, int line, ConfigError
   return dtype;
 }
 
-// Reads one layer's arguments; `place` is that of the kind's message.
-class KindReader {
+// Sets arguments of one kind from the fields of its message.
+class ArgumentReader {
  public:
-  KindReader(const v1::Layer& layer, const Place& place, ConfigErrors& errors)
-      : layer_(layer), place_(place), errors_(errors) {}
+  ArgumentReader(const Message& message, const Place& place, ConfigErrors& errors)
+      : message_(message), reflection_(*message.GetReflection()), place_(place), errors_(errors) {}
 
-  network::LayerKind Read() const {
-    switch (layer_.kind_case()) {
-      case v1::Layer::kLinear:
-        return ReadLinear(layer_.linear());
-      case v1::Layer::kConv2D:
-        return ReadConv(layer_.conv2d(), place_.In("conv2d", layer_.conv2d()));
-      case v1::Layer::kBatchNorm1D:
-        return ReadNorm(layer_.batch_norm1d(), 1);
-      case v1::Layer::kBatchNorm2D:
-        return ReadNorm(layer_.batch_norm2d(), 2);
-      case v1::Layer::kMaxPool2D:
-        return ReadMaxPool(layer_.max_pool2d(), place_.In("max_pool2d", layer_.max_pool2d()));
-      case v1::Layer::kAvgPool2D:
-        return ReadAvgPool(layer_.avg_pool2d(), place_.In("avg_pool2d", layer_.avg_pool2d()));
-      case v1::Layer::kAdaptiveAvgPool2D:
-        return ReadAdaptivePool(layer_.adaptive_avg_pool2d(),
-                                place_.In("adaptive_avg_pool2d", layer_.adaptive_avg_pool2d()));
-      case v1::Layer::kFlatten:
-        return ReadFlatten(layer_.flatten());
-      case v1::Layer::kDropout:
-        return ReadDropout(layer_.dropout(), place_.In("dropout", layer_.dropout()));
-      case v1::Layer::kSoftmax:
-        return ReadSoftmax(layer_.softmax(), false);
-      case v1::Layer::kLogSoftmax:
-        return ReadSoftmax(layer_.log_softmax(), true);
-      case v1::Layer::kConcat:
-        return network::Concat{.dim = layer_.concat().has_dim() ? layer_.concat().dim() : 1};
-      case v1::Layer::kAdd:
-        return network::Elementwise{.op = ElementwiseOp::kAdd};
-      case v1::Layer::kMul:
-        return network::Elementwise{.op = ElementwiseOp::kMul};
-      case v1::Layer::kIdentity:
-        return network::Identity{};
-      case v1::Layer::KIND_NOT_SET:
-        errors_.Add(place_.line(),
-                    absl::StrCat("layer \"", Escape(layer_.name()),
-                                 "\" does not say what it is, as in linear { out_features: 10 }"));
-        return network::Identity{};
-      default:
-        return ReadActivation();
+  void Read(network::LayerKind& kind) {
+    std::vector<const FieldDescriptor*> given;
+    reflection_.ListFields(message_, &given);
+    const std::vector<network::Argument> arguments = network::ArgumentsOf(kind);
+    for (const FieldDescriptor* const field : given) {
+      const auto argument =
+          std::find_if(arguments.begin(), arguments.end(),
+                       [field](const network::Argument& one) { return field->name() == one.name; });
+      if (argument == arguments.end()) {
+        errors_.Add(place_.Line(field->name().c_str()),
+                    absl::StrCat(network::KindName(kind), " has no argument ", field->name()));
+        continue;
+      }
+      field_ = field;
+      std::visit(*this, argument->field);
     }
+  }
+
+  void operator()(bool* out) const { *out = reflection_.GetBool(message_, field_); }
+  void operator()(std::int64_t* out) const { *out = Integer(); }
+  void operator()(std::optional<std::int64_t>* out) const { *out = Integer(); }
+  void operator()(double* out) const { *out = reflection_.GetDouble(message_, field_); }
+  void operator()(std::optional<double>* out) const {
+    *out = reflection_.GetDouble(message_, field_);
+  }
+  void operator()(std::string* out) const { *out = reflection_.GetString(message_, field_); }
+  void operator()(network::Sizes* out) const {
+    out->clear();
+    for (int i = 0; i < reflection_.FieldSize(message_, field_); ++i) {
+      out->push_back(IsUnsigned() ? Signed(reflection_.GetRepeatedUInt64(message_, field_, i))
+                                  : reflection_.GetRepeatedInt64(message_, field_, i));
+    }
+  }
+  void operator()(std::vector<double>* out) const {
+    out->clear();
+    for (int i = 0; i < reflection_.FieldSize(message_, field_); ++i) {
+      out->push_back(reflection_.GetRepeatedDouble(message_, field_, i));
+    }
+  }
+  void operator()(DType* out) const {
+    const int line = place_.Line(field_->name().c_str());
+    *out = ReadDatatype(reflection_.GetString(message_, field_), line, errors_).value_or(*out);
   }
 
  private:
-  network::LayerKind ReadActivation() const {
-    switch (layer_.kind_case()) {
-      case v1::Layer::kRelu6:
-        return network::Activation{.op = ActivationOp::kRelu6};
-      case v1::Layer::kSigmoid:
-        return network::Activation{.op = ActivationOp::kSigmoid};
-      case v1::Layer::kTanh:
-        return network::Activation{.op = ActivationOp::kTanh};
-      case v1::Layer::kSilu:
-        return network::Activation{.op = ActivationOp::kSilu};
-      case v1::Layer::kHardswish:
-        return network::Activation{.op = ActivationOp::kHardswish};
-      case v1::Layer::kHardsigmoid:
-        return network::Activation{.op = ActivationOp::kHardsigmoid};
-      case v1::Layer::kGelu:
-        return ReadGelu(layer_.gelu(), place_.In("gelu", layer_.gelu()));
-      case v1::Layer::kLeakyRelu: {
-        network::LeakyRelu out;
-        if (layer_.leaky_relu().has_negative_slope()) {
-          out.negative_slope = layer_.leaky_relu().negative_slope();
-        }
-        return out;
-      }
-      case v1::Layer::kElu:
-        return network::Elu{.alpha = layer_.elu().has_alpha() ? layer_.elu().alpha() : 1.0};
-      case v1::Layer::kSoftplus: {
-        network::Softplus out;
-        if (layer_.softplus().has_beta()) out.beta = layer_.softplus().beta();
-        if (layer_.softplus().has_threshold()) out.threshold = layer_.softplus().threshold();
-        return out;
-      }
-      case v1::Layer::kHardtanh: {
-        network::Hardtanh out;
-        if (layer_.hardtanh().has_min_val()) out.min_val = layer_.hardtanh().min_val();
-        if (layer_.hardtanh().has_max_val()) out.max_val = layer_.hardtanh().max_val();
-        return out;
-      }
-      default:
-        return network::Activation{.op = ActivationOp::kRelu};
-    }
+  bool IsUnsigned() const { return field_->cpp_type() == FieldDescriptor::CPPTYPE_UINT64; }
+  std::int64_t Integer() const {
+    return IsUnsigned() ? Signed(reflection_.GetUInt64(message_, field_))
+                        : reflection_.GetInt64(message_, field_);
   }
 
-  static network::LayerKind ReadLinear(const v1::Linear& linear) {
-    return network::Linear{.in_features = Signed(linear.has_in_features(), linear.in_features()),
-                           .out_features = Signed(linear.out_features()),
-                           .bias = !linear.has_bias() || linear.bias()};
-  }
-
-  network::LayerKind ReadConv(const v1::Conv2d& conv, const Place& place) const {
-    return network::Conv2d{
-        .in_channels = Signed(conv.has_in_channels(), conv.in_channels()),
-        .out_channels = Signed(conv.out_channels()),
-        .kernel_size = ReadPair(conv.kernel_size(), "kernel_size", {0, 0}, place),
-        .stride = ReadPair(conv.stride(), "stride", {1, 1}, place),
-        .padding = ReadPair(conv.padding(), "padding", {0, 0}, place),
-        .dilation = ReadPair(conv.dilation(), "dilation", {1, 1}, place),
-        .groups = conv.has_groups() ? Signed(conv.groups()) : 1,
-        .bias = !conv.has_bias() || conv.bias()};
-  }
-
-  static network::LayerKind ReadNorm(const v1::BatchNorm& norm, int spatial_dims) {
-    return network::BatchNorm{.spatial_dims = spatial_dims,
-                              .num_features = Signed(norm.has_num_features(), norm.num_features()),
-                              .eps = norm.has_eps() ? norm.eps() : 1e-5,
-                              .affine = !norm.has_affine() || norm.affine()};
-  }
-
-  network::LayerKind ReadMaxPool(const v1::Pool& pool, const Place& place) const {
-    if (pool.has_count_include_pad()) {
-      errors_.Add(place.Line("count_include_pad"), "count_include_pad is for avg_pool2d only");
-    }
-    const Pair kernel = ReadPair(pool.kernel_size(), "kernel_size", {0, 0}, place);
-    return network::MaxPool2d{.kernel_size = kernel,
-                              .stride = ReadPair(pool.stride(), "stride", kernel, place),
-                              .padding = ReadPair(pool.padding(), "padding", {0, 0}, place),
-                              .dilation = ReadPair(pool.dilation(), "dilation", {1, 1}, place),
-                              .ceil_mode = pool.ceil_mode()};
-  }
-
-  network::LayerKind ReadAvgPool(const v1::Pool& pool, const Place& place) const {
-    if (!pool.dilation().empty()) {
-      errors_.Add(place.Line("dilation"), "dilation is for max_pool2d only");
-    }
-    const Pair kernel = ReadPair(pool.kernel_size(), "kernel_size", {0, 0}, place);
-    return network::AvgPool2d{
-        .kernel_size = kernel,
-        .stride = ReadPair(pool.stride(), "stride", kernel, place),
-        .padding = ReadPair(pool.padding(), "padding", {0, 0}, place),
-        .ceil_mode = pool.ceil_mode(),
-        .count_include_pad = !pool.has_count_include_pad() || pool.count_include_pad()};
-  }
-
-  network::LayerKind ReadAdaptivePool(const v1::AdaptivePool& pool, const Place& place) const {
-    return network::AdaptiveAvgPool2d{
-        .output_size = ReadPair(pool.output_size(), "output_size", {0, 0}, place)};
-  }
-
-  static network::LayerKind ReadFlatten(const v1::Flatten& flatten) {
-    return network::Flatten{.start_dim = flatten.has_start_dim() ? flatten.start_dim() : 1,
-                            .end_dim = flatten.has_end_dim() ? flatten.end_dim() : -1};
-  }
-
-  network::LayerKind ReadDropout(const v1::Dropout& dropout, const Place& place) const {
-    if (!(dropout.p() >= 0 && dropout.p() <= 1)) {
-      errors_.Add(place.Line("p"),
-                  absl::StrCat("dropout: p is ", dropout.p(), ", a probability is from 0 to 1"));
-    }
-    return network::Identity{};
-  }
-
-  static network::LayerKind ReadSoftmax(const v1::Softmax& softmax, bool log) {
-    return network::Softmax{.dim = softmax.has_dim() ? softmax.dim() : -1, .log = log};
-  }
-
-  network::LayerKind ReadGelu(const v1::Gelu& gelu, const Place& place) const {
-    const std::string& approximate = gelu.approximate();
-    if (!approximate.empty() && approximate != "none" && approximate != "tanh") {
-      errors_.Add(place.Line("approximate"),
-                  absl::StrCat("gelu: approximate is \"", Escape(approximate),
-                               "\", it can be \"none\" or \"tanh\""));
-    }
-    return network::Gelu{.tanh = approximate == "tanh"};
-  }
-
-  Pair ReadPair(const RepeatedField<std::uint64_t>& values, const char* field, Pair otherwise,
-                const Place& place) const {
-    if (values.empty()) return otherwise;
-    if (values.size() > 2) {
-      errors_.Add(place.Line(field),
-                  absl::StrCat(field, " has ", values.size(),
-                               " values: give one for both directions, or height and width"));
-    }
-    return {Signed(values[0]), Signed(values[values.size() == 1 ? 0 : 1])};
-  }
-
-  const v1::Layer& layer_;
+  const Message& message_;
+  const Reflection& reflection_;
   const Place& place_;
   ConfigErrors& errors_;
+  const FieldDescriptor* field_ = nullptr;
 };
+
+// The kind that a layer says it is, by the name of the field that holds its arguments.
+network::LayerKind ReadKind(const v1::Layer& layer, const Place& place, ConfigErrors& errors) {
+  const auto* const kinds = v1::Layer::descriptor()->FindOneofByName("kind");
+  const FieldDescriptor* const field = layer.GetReflection()->GetOneofFieldDescriptor(layer, kinds);
+  if (field == nullptr) {
+    errors.Add(place.line(),
+               absl::StrCat("layer \"", Escape(layer.name()),
+                            "\" does not say what it is, as in linear { out_features: 10 }"));
+    return network::Identity{};
+  }
+  std::optional<network::LayerKind> kind = network::KindNamed(field->name());
+  if (!kind.has_value()) {
+    errors.Add(place.line(), absl::StrCat(field->name(), " is not implemented"));
+    return network::Identity{};
+  }
+  const Message& arguments = layer.GetReflection()->GetMessage(layer, field);
+  const Place where = place.In(field->name().c_str(), arguments);
+  ArgumentReader(arguments, where, errors).Read(*kind);
+  return *std::move(kind);
+}
+
+std::vector<network::BlockEntry> ReadEntries(const RepeatedPtrField<v1::Layer>& layers,
+                                             const Place& place, ConfigErrors& errors) {
+  std::vector<network::BlockEntry> entries;
+  for (const v1::Layer& layer : layers) {
+    const Place where = place.In("layer", layer, static_cast<int>(entries.size()));
+    CheckName(layer.name(), where.Line("name"), errors);
+    const std::vector<std::string> inputs(layer.input().begin(), layer.input().end());
+    if (!layer.has_block()) {
+      entries.push_back({network::Layer{.name = layer.name(),
+                                        .inputs = inputs,
+                                        .kind = ReadKind(layer, where, errors),
+                                        .parameters_of = layer.parameters_of(),
+                                        .line = where.line()}});
+      continue;
+    }
+    if (!layer.parameters_of().empty()) {
+      errors.Add(where.Line("parameters_of"), "parameters_of is for layers, not for blocks");
+    }
+    const v1::Block& block = layer.block();
+    entries.push_back({network::Block{
+        .name = layer.name(),
+        .inputs = inputs,
+        .entries = ReadEntries(block.layer(), where.In("block", block), errors),
+        .repeat = block.has_repeat() ? std::optional(Signed(block.repeat())) : std::nullopt,
+        .first = Signed(block.first()),
+        .line = where.line()}});
+  }
+  return entries;
+}
 
 }  // namespace
 
@@ -270,18 +194,9 @@ std::vector<TensorSpec> ReadTensors(const v1::ModelConfig& config, const Place& 
   return specs;
 }
 
-std::vector<network::Layer> ReadLayers(const v1::Network& network, const Place& place,
-                                       ConfigErrors& errors) {
-  std::vector<network::Layer> layers;
-  for (const v1::Layer& layer : network.layer()) {
-    const Place where = place.In("layer", layer, static_cast<int>(layers.size()));
-    CheckName(layer.name(), where.Line("name"), errors);
-    layers.push_back({.name = layer.name(),
-                      .inputs = {layer.input().begin(), layer.input().end()},
-                      .kind = KindReader(layer, where, errors).Read(),
-                      .line = where.line()});
-  }
-  return layers;
+std::vector<network::BlockEntry> ReadLayers(const v1::Network& network, const Place& place,
+                                            ConfigErrors& errors) {
+  return ReadEntries(network.layer(), place, errors);
 }
 
 }  // namespace relight::config

@@ -7,6 +7,7 @@
 #include "relight/v1/model_config.pb.h"
 #include "server/config/config_errors.h"
 #include "server/config/text_proto.h"
+#include "server/network/blocks.h"
 #include "server/network/network.h"
 
 namespace relight::config {
@@ -17,8 +18,10 @@ enum class TensorRole { kInput, kOutput };
 std::vector<TensorSpec> ReadTensors(const v1::ModelConfig& config, const Place& place,
                                     TensorRole role, ConfigErrors& errors);
 
-std::vector<network::Layer> ReadLayers(const v1::Network& network, const Place& place,
-                                       ConfigErrors& errors);
+// The layers and blocks of a network as they are written. Checks names and that each has a kind;
+// what the arguments may be is the network's to check.
+std::vector<network::BlockEntry> ReadLayers(const v1::Network& network, const Place& place,
+                                            ConfigErrors& errors);
 
 }  // namespace relight::config
 

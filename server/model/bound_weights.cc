@@ -210,6 +210,24 @@ std::map<std::string, at::Tensor> MakeTensors(const Device& device,
   return tensors;
 }
 
+// Parameters that are shared are one tensor, whichever of their names the checkpoint has.
+absl::Status Share(absl::Span<const ParameterSpec> needed,
+                   std::map<std::string, at::Tensor>& tensors) {
+  for (const ParameterSpec& spec : needed) {
+    if (spec.same_as.empty()) continue;
+    const at::Tensor& root = tensors.at(spec.same_as);
+    at::Tensor& own = tensors[spec.name];
+    if (own.defined() && !own.is_same(root) && !at::equal(own, root)) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "parameter ", Escape(spec.name), ": the graph shares it with ", Escape(spec.same_as),
+          ", but the checkpoint has other values for it; take parameters_of out, or save both from "
+          "one tensor"));
+    }
+    own = root;
+  }
+  return absl::OkStatus();
+}
+
 absl::Status CheckComputable(const Device& device, std::optional<at::ScalarType> compute_type) {
   if (!compute_type) return absl::OkStatus();
   const bool narrow = *compute_type == at::kHalf && device.torch_device().is_cpu();
@@ -273,7 +291,11 @@ absl::StatusOr<BoundWeights> BindWeights(Device& device, DeviceArenas& arenas,
         const c10::InferenceMode inference;
         const std::unique_ptr<StreamScope> scope = device.Use(Stream::kLoad);
         bound.tensors = MakeTensors(device, request.weights, bound.compute_type, bound.arena.get());
-        return device.shares_host_memory() ? absl::OkStatus() : device.Synchronize(Stream::kLoad);
+        const absl::Status shared = Share(needed, bound.tensors);
+        // Also after a refusal: what is under way reads the weights.
+        const absl::Status done =
+            device.shares_host_memory() ? absl::OkStatus() : device.Synchronize(Stream::kLoad);
+        return shared.ok() ? done : shared;
       }));
   bound.host = std::move(request.keep_alive);
   return bound;

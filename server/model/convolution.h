@@ -11,7 +11,7 @@
 namespace relight::model {
 
 struct ConvolutionWeights {
-  at::Tensor weight;  // [out_channels, in_channels / groups, height, width].
+  at::Tensor weight;  // [out_channels, in_channels / groups, kernel...].
   at::Tensor bias;    // [out_channels]; undefined where there is none.
 };
 

@@ -11,8 +11,6 @@
 
 namespace relight::model {
 
-inline at::IntArrayRef Sizes(const network::Pair& pair) { return {pair.data(), pair.size()}; }
-
 // Layers with parameters compute in the parameters' type.
 inline at::Tensor InTypeOf(const at::Tensor& tensor, const at::Tensor& parameter) {
   return tensor.scalar_type() == parameter.scalar_type() ? tensor

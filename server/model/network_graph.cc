@@ -32,7 +32,7 @@ struct Argument {
 using Schedule = std::vector<std::vector<Argument>>;
 
 Schedule MakeSchedule(const network::Network& network) {
-  std::vector<bool> needed(network.inputs().size() + network.steps().size(), false);
+  std::vector<bool> needed(network.value_count(), false);
   for (const std::size_t value : network.output_values()) needed[value] = true;
   Schedule schedule(network.steps().size());
   for (std::size_t step = schedule.size(); step-- > 0;) {
@@ -89,7 +89,7 @@ class Arithmetic {
 
   std::vector<at::Tensor> operator()(const std::vector<at::Tensor>& inputs) const {
     std::vector<at::Tensor> values;
-    values.reserve(inputs.size() + operations_.size());
+    values.reserve(plan_->network.value_count());
     for (const at::Tensor& input : inputs) values.push_back(Widened(input, compute_type_));
     std::vector<at::Tensor> arguments;
     for (std::size_t step = 0; step < operations_.size(); ++step) {
@@ -98,7 +98,13 @@ class Arithmetic {
         at::Tensor& value = values[argument.value];
         arguments.push_back(argument.last_use ? std::move(value) : value);
       }
-      values.push_back(operations_[step](arguments));
+      if (const auto* single = std::get_if<Operation>(&operations_[step])) {
+        values.push_back((*single)(arguments));
+        continue;
+      }
+      for (at::Tensor& output : std::get<SeveralOperation>(operations_[step])(arguments)) {
+        values.push_back(std::move(output));
+      }
     }
     std::vector<at::Tensor> outputs;
     outputs.reserve(plan_->network.output_values().size());
@@ -111,7 +117,7 @@ class Arithmetic {
  private:
   const std::shared_ptr<const Plan> plan_;
   const at::ScalarType compute_type_;
-  std::vector<Operation> operations_;
+  std::vector<StepOperation> operations_;
   std::vector<Layout> output_layouts_;
 };
 

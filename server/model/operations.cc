@@ -5,23 +5,23 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <limits>
 #include <optional>
+#include <type_traits>
 #include <utility>
 #include <variant>
 #include <vector>
 
+#include "server/model/attention.h"
 #include "server/model/convolution.h"
+#include "server/model/functions.h"
 #include "server/model/layer_tensors.h"
 #include "server/model/linear.h"
+#include "server/model/recurrent.h"
+#include "server/network/layer_rules.h"
 
 namespace relight::model {
 namespace {
-
-// Whether this is the only reference to the tensor and to its memory. In oneDNN's layout memory
-// belongs to one tensor.
-bool IsOurs(const at::Tensor& tensor) {
-  return tensor.use_count() == 1 && (tensor.is_mkldnn() || tensor.storage().use_count() == 1);
-}
 
 // oneDNN's maxima take NaN for the smaller value, and -inf for the smallest number. What is not
 // finite shows in the sums of its channels.
@@ -36,31 +36,6 @@ void KeepNonFinite(at::Tensor& tensor, Layout layout) {
   if (tensor.is_mkldnn() && !IsFinite(tensor)) tensor = RowMajor(std::move(tensor), layout);
 }
 
-at::Tensor Relu(at::Tensor& tensor) {
-  return IsOurs(tensor) ? at::relu_(tensor) : at::relu(tensor);
-}
-
-Operation ActivationOf(network::ActivationOp op) {
-  using network::ActivationOp;
-  switch (op) {
-    case ActivationOp::kRelu:
-      return [](auto& in) { return Relu(in[0]); };
-    case ActivationOp::kRelu6:
-      return [](auto& in) { return at::clamp(in[0], 0, 6); };
-    case ActivationOp::kSigmoid:
-      return [](auto& in) { return at::sigmoid(in[0]); };
-    case ActivationOp::kTanh:
-      return [](auto& in) { return at::tanh(in[0]); };
-    case ActivationOp::kSilu:
-      return [](auto& in) { return at::silu(in[0]); };
-    case ActivationOp::kHardswish:
-      return [](auto& in) { return at::hardswish(in[0]); };
-    case ActivationOp::kHardsigmoid:
-      break;
-  }
-  return [](auto& in) { return at::hardsigmoid(in[0]); };
-}
-
 // Row-major where the values do not lie alike: rows may turn out to be one and several.
 void MakeAlike(std::vector<at::Tensor>& in, Layout layout) {
   const bool alike = std::all_of(in.begin(), in.end(), [&in](const at::Tensor& tensor) {
@@ -70,10 +45,30 @@ void MakeAlike(std::vector<at::Tensor>& in, Layout layout) {
   for (at::Tensor& tensor : in) tensor = RowMajor(std::move(tensor), layout);
 }
 
-at::Tensor Add(at::Tensor& to, const at::Tensor& other) {
-  const bool in_place =
-      IsOurs(to) && to.sizes() == other.sizes() && to.scalar_type() == other.scalar_type();
-  return in_place ? to.add_(other) : at::add(to, other);
+// Indices are checked before a card is asked: it can only abort on one that is out of range.
+at::Tensor Embed(const at::Tensor& weight, const at::Tensor& indices) {
+  if (!indices.is_cpu()) {
+    return at::embedding(weight, at::clamp(indices, 0, weight.size(0) - 1));
+  }
+  return at::embedding(weight, indices);
+}
+
+at::Tensor RmsNorm(const network::RmsNorm& norm, const at::Tensor& in, const at::Tensor& weight) {
+  const at::ScalarType type = in.scalar_type();
+  const bool half = type == at::kHalf || type == at::kBFloat16;
+  double step = std::numeric_limits<float>::epsilon();
+  if (type == at::kDouble) step = std::numeric_limits<double>::epsilon();
+  if (type == at::kBFloat16) step = 0x1p-7;
+  if (type == at::kHalf) step = 0x1p-10;
+  const at::Tensor wide = half ? in.to(at::kFloat) : in;
+  std::vector<std::int64_t> dims;
+  for (std::size_t i = 0; i < norm.normalized_shape.size(); ++i) {
+    dims.push_back(-1 - static_cast<std::int64_t>(i));
+  }
+  const at::Tensor mean = at::mean(at::square(wide), dims, /*keepdim=*/true);
+  at::Tensor out = at::mul(wide, at::rsqrt(at::add(mean, norm.eps.value_or(step))));
+  if (weight.defined()) out = at::mul(out, weight);
+  return out.to(type);
 }
 
 class Maker {
@@ -87,10 +82,15 @@ class Maker {
         weights_(weights),
         derived_(derived) {}
 
-  Operation operator()(const network::Linear&) const {
+  StepOperation operator()(const network::Linear&) const {
     return MakeLinear(Required("weight"), Optional("bias"), plan_.layout == Layout::kRows);
   }
-  Operation operator()(const network::Conv2d&) const {
+  StepOperation operator()(const network::Bilinear&) const {
+    return Operation([weight = Required("weight"), bias = Optional("bias")](auto& in) {
+      return at::bilinear(InTypeOf(in[0], weight), InTypeOf(in[1], weight), weight, bias);
+    });
+  }
+  StepOperation operator()(const network::Conv&) const {
     ConvolutionWeights weights{Required("weight"), Optional("bias")};
     if (plan_.norm_taken_in.has_value()) {
       const network::Layer& norm = network_.steps()[*plan_.norm_taken_in].layer;
@@ -108,76 +108,101 @@ class Maker {
     }
     return MakeConvolution(step_, std::move(weights), plan_.layout == Layout::kImages);
   }
-  Operation operator()(const network::BatchNorm& norm) const {
-    if (plan_.taken_in) return (*this)(network::Identity());
-    return [eps = norm.eps, weight = Optional("weight"), bias = Optional("bias"),
-            mean = Required("running_mean"), variance = Required("running_var")](auto& in) {
+  StepOperation operator()(const network::BatchNorm& norm) const {
+    if (plan_.taken_in) return MakeFunction(network::Identity());
+    return Operation([eps = norm.eps, weight = Optional("weight"), bias = Optional("bias"),
+                      mean = Required("running_mean"),
+                      variance = Required("running_var")](auto& in) {
       return at::batch_norm(InTypeOf(in[0], mean), weight, bias, mean, variance,
                             /*training=*/false, /*momentum=*/0.0, eps, /*cudnn_enabled=*/true);
-    };
+    });
   }
-  Operation operator()(const network::MaxPool2d& pool) const {
-    return [pool, layout = plan_.layout](auto& in) {
+  StepOperation operator()(const network::InstanceNorm& norm) const {
+    const at::Tensor mean = Optional("running_mean");
+    return Operation([norm, weight = Optional("weight"), bias = Optional("bias"), mean,
+                      variance = Optional("running_var")](auto& in) {
+      const at::Tensor& type = weight.defined() ? weight : mean;
+      return at::instance_norm(type.defined() ? InTypeOf(in[0], type) : in[0], weight, bias, mean,
+                               variance, /*use_input_stats=*/!norm.track_running_stats,
+                               /*momentum=*/0.0, norm.eps, /*cudnn_enabled=*/true);
+    });
+  }
+  StepOperation operator()(const network::LayerNorm& norm) const {
+    return Operation([norm, weight = Optional("weight"), bias = Optional("bias")](auto& in) {
+      return at::layer_norm(weight.defined() ? InTypeOf(in[0], weight) : in[0],
+                            norm.normalized_shape, weight, bias, norm.eps);
+    });
+  }
+  StepOperation operator()(const network::RmsNorm& norm) const {
+    return Operation([norm, weight = Optional("weight")](auto& in) {
+      return RmsNorm(norm, weight.defined() ? InTypeOf(in[0], weight) : in[0], weight);
+    });
+  }
+  StepOperation operator()(const network::GroupNorm& norm) const {
+    return Operation([norm, weight = Optional("weight"), bias = Optional("bias")](auto& in) {
+      return at::group_norm(weight.defined() ? InTypeOf(in[0], weight) : in[0], norm.num_groups,
+                            weight, bias, norm.eps);
+    });
+  }
+  StepOperation operator()(const network::Embedding&) const {
+    return Operation([weight = Required("weight")](auto& in) { return Embed(weight, in[0]); });
+  }
+  StepOperation operator()(const network::Prelu&) const {
+    return Operation([weight = Required("weight")](auto& in) {
+      return at::prelu(InTypeOf(in[0], weight), weight);
+    });
+  }
+  StepOperation operator()(const network::Recurrent& layer) const {
+    std::vector<at::Tensor> weights;
+    for (const ParameterSpec& spec : network::ParametersOf(layer_, layer)) {
+      weights.push_back(weights_.at(spec.name));
+    }
+    return MakeRecurrent(layer, std::move(weights));
+  }
+  StepOperation operator()(const network::MultiheadAttention& layer) const {
+    AttentionWeights weights{.query = Optional("q_proj_weight"),
+                             .key = Optional("k_proj_weight"),
+                             .value = Optional("v_proj_weight"),
+                             .bias = Optional("in_proj_bias"),
+                             .key_bias = Optional("bias_k"),
+                             .value_bias = Optional("bias_v"),
+                             .out = Required("out_proj.weight"),
+                             .out_bias = Optional("out_proj.bias")};
+    if (!weights.query.defined()) {
+      const std::vector<at::Tensor> parts = at::chunk(Required("in_proj_weight"), 3);
+      weights.query = parts[0];
+      weights.key = parts[1];
+      weights.value = parts[2];
+    }
+    return MakeMultiheadAttention(layer, std::move(weights), step_.slots);
+  }
+  StepOperation operator()(const network::Parameter&) const {
+    return Operation([tensor = weights_.at(layer_)](auto&) { return tensor; });
+  }
+  StepOperation operator()(const network::Split& split) const { return Parts(split.dim); }
+  StepOperation operator()(const network::Chunk& chunk) const { return Parts(chunk.dim); }
+  StepOperation operator()(const network::MaxPool& pool) const {
+    return Operation([plain = MakeFunction(pool), layout = plan_.layout](auto& in) {
       KeepNonFinite(in[0], layout);
-      return at::max_pool2d(in[0], Sizes(pool.kernel_size), Sizes(pool.stride), Sizes(pool.padding),
-                            Sizes(pool.dilation), pool.ceil_mode);
-    };
+      return plain(in);
+    });
   }
-  Operation operator()(const network::AvgPool2d& pool) const {
-    return [pool](auto& in) {
-      return at::avg_pool2d(in[0], Sizes(pool.kernel_size), Sizes(pool.stride), Sizes(pool.padding),
-                            pool.ceil_mode, pool.count_include_pad);
-    };
-  }
-  Operation operator()(const network::AdaptiveAvgPool2d& pool) const {
-    return [pool](auto& in) { return at::adaptive_avg_pool2d(in[0], Sizes(pool.output_size)); };
-  }
-  Operation operator()(const network::Flatten& flatten) const {
-    return [flatten](auto& in) { return at::flatten(in[0], flatten.start_dim, flatten.end_dim); };
-  }
-  Operation operator()(const network::Softmax& softmax) const {
-    return [softmax](auto& in) {
-      return softmax.log ? at::log_softmax(in[0], softmax.dim) : at::softmax(in[0], softmax.dim);
-    };
-  }
-  Operation operator()(const network::Concat& concat) const {
-    return [dim = concat.dim](auto& in) { return at::cat(in, dim); };
-  }
-  Operation operator()(const network::Elementwise& elementwise) const {
-    const bool add = elementwise.op == network::ElementwiseOp::kAdd;
-    return [add, layout = plan_.layout](auto& in) {
+  StepOperation operator()(const network::Elementwise& elementwise) const {
+    return Operation([plain = MakeFunction(elementwise), layout = plan_.layout](auto& in) {
       MakeAlike(in, layout);
-      at::Tensor result = std::move(in[0]);
-      for (std::size_t i = 1; i < in.size(); ++i) {
-        result = add ? Add(result, in[i]) : at::mul(result, in[i]);
-      }
-      return result;
-    };
+      return plain(in);
+    });
   }
-  Operation operator()(const network::Identity&) const {
-    return [](auto& in) { return std::move(in[0]); };
-  }
-  Operation operator()(const network::Activation& activation) const {
-    if (plan_.layout == Layout::kRowMajor) return ActivationOf(activation.op);
-    return [relu = ActivationOf(activation.op), layout = plan_.layout](auto& in) {
+  StepOperation operator()(const network::Activation& activation) const {
+    if (plan_.layout == Layout::kRowMajor) return MakeFunction(activation);
+    return Operation([relu = MakeFunction(activation), layout = plan_.layout](auto& in) {
       KeepNonFinite(in[0], layout);
       return relu(in);
-    };
+    });
   }
-  Operation operator()(const network::Gelu& gelu) const {
-    return [tanh = gelu.tanh](auto& in) { return at::gelu(in[0], tanh ? "tanh" : "none"); };
-  }
-  Operation operator()(const network::LeakyRelu& leaky) const {
-    return [slope = leaky.negative_slope](auto& in) { return at::leaky_relu(in[0], slope); };
-  }
-  Operation operator()(const network::Elu& elu) const {
-    return [alpha = elu.alpha](auto& in) { return at::elu(in[0], alpha); };
-  }
-  Operation operator()(const network::Softplus& softplus) const {
-    return [softplus](auto& in) { return at::softplus(in[0], softplus.beta, softplus.threshold); };
-  }
-  Operation operator()(const network::Hardtanh& hardtanh) const {
-    return [hardtanh](auto& in) { return at::hardtanh(in[0], hardtanh.min_val, hardtanh.max_val); };
+  template <typename Kind>
+  StepOperation operator()(const Kind& kind) const {
+    return MakeFunction(kind);
   }
 
  private:
@@ -191,6 +216,15 @@ class Maker {
     return found == weights_.end() ? at::Tensor() : found->second;
   }
   at::Tensor Optional(const char* suffix) const { return Optional(layer_, suffix); }
+
+  SeveralOperation Parts(std::int64_t dim) const {
+    const std::size_t rank = step_.shape().size();
+    const std::size_t at =
+        static_cast<std::size_t>(dim < 0 ? dim + static_cast<std::int64_t>(rank) : dim);
+    std::vector<std::int64_t> sizes;
+    for (const network::Sizes& shape : step_.shapes) sizes.push_back(shape[at]);
+    return MakeSplit(dim, std::move(sizes));
+  }
 
   // Whether it is not the checkpoint's own.
   bool IsDerived(const at::Tensor& weight) const {
@@ -207,11 +241,11 @@ class Maker {
 
 }  // namespace
 
-Operation MakeOperation(const network::Network& network, const std::vector<StepPlan>& plan,
-                        std::size_t step, const std::map<std::string, at::Tensor>& weights,
-                        DerivedTensors* derived) {
-  Operation operation = std::visit(Maker(network, plan[step], step, weights, derived),
-                                   network.steps()[step].layer.kind);
+StepOperation MakeOperation(const network::Network& network, const std::vector<StepPlan>& plan,
+                            std::size_t step, const std::map<std::string, at::Tensor>& weights,
+                            DerivedTensors* derived) {
+  StepOperation made = std::visit(Maker(network, plan[step], step, weights, derived),
+                                  network.steps()[step].layer.kind);
   std::vector<Layout> layouts;
   for (const std::size_t value : network.steps()[step].inputs) {
     layouts.push_back(LayoutOf(network, plan, value));
@@ -219,11 +253,18 @@ Operation MakeOperation(const network::Network& network, const std::vector<StepP
   const bool gets_other = std::any_of(layouts.begin(), layouts.end(), [&](Layout layout) {
     return layout != Layout::kRowMajor && layout != plan[step].layout;
   });
-  if (!gets_other) return operation;
-  return [operation = std::move(operation), layouts](std::vector<at::Tensor>& in) {
-    for (std::size_t i = 0; i < in.size(); ++i) in[i] = RowMajor(std::move(in[i]), layouts[i]);
-    return operation(in);
-  };
+  if (!gets_other) return made;
+  return std::visit(
+      [&layouts](auto& operation) -> StepOperation {
+        return std::decay_t<decltype(operation)>(
+            [operation = std::move(operation), layouts](std::vector<at::Tensor>& in) {
+              for (std::size_t i = 0; i < in.size(); ++i) {
+                in[i] = RowMajor(std::move(in[i]), layouts[i]);
+              }
+              return operation(in);
+            });
+      },
+      made);
 }
 
 }  // namespace relight::model

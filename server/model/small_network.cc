@@ -56,7 +56,8 @@ class IsComputed {
   bool operator()(const network::Flatten& flatten) const { return flatten.start_dim > 0; }
   bool operator()(const network::Activation& activation) const { return IsKnown(activation.op); }
   bool operator()(const network::Softmax& softmax) const {
-    return !softmax.log && shape_.size() == 2 && (softmax.dim == 1 || softmax.dim == -1);
+    return softmax.op == network::SoftmaxOp::kSoftmax && shape_.size() == 2 &&
+           (softmax.dim == 1 || softmax.dim == -1);
   }
   template <typename Other>
   bool operator()(const Other&) const {
@@ -155,7 +156,7 @@ class SmallNetwork final : public BoundModel {
                const std::map<std::string, at::Tensor>& weights)
       : signature_(std::move(signature)),
         input_size_(static_cast<std::size_t>(RowSize(network.inputs().front().shape))),
-        output_shape_(network.steps().back().shape),
+        output_shape_(network.steps().back().shape()),
         output_size_(static_cast<std::size_t>(RowSize(output_shape_))) {
     for (const Step& step : network.steps()) {
       if (std::holds_alternative<network::Linear>(step.layer.kind)) {
@@ -167,7 +168,7 @@ class SmallNetwork final : public BoundModel {
       } else {
         continue;  // What only names or reshapes its input.
       }
-      row_work_ += WorkOf(layers_.back(), static_cast<std::uint64_t>(RowSize(step.shape)));
+      row_work_ += WorkOf(layers_.back(), static_cast<std::uint64_t>(RowSize(step.shape())));
     }
   }
 
@@ -222,15 +223,15 @@ bool IsSmallNetwork(const network::Network& network) {
       network.outputs().front().dtype != DType::kFloat32 ||
       RowSize(network.inputs().front().shape) < 0 || network.steps().empty() ||
       network.output_values().front() != network.steps().size() ||
-      network.outputs().front().shape != network.steps().back().shape) {
+      network.outputs().front().shape != network.steps().back().shape()) {
     return false;
   }
   std::int64_t weights = 0;
   for (std::size_t i = 0; i < network.steps().size(); ++i) {
     const Step& step = network.steps()[i];
     const bool in_line = step.inputs.size() == 1 && step.inputs.front() == i;
-    if (!in_line || RowSize(step.shape) < 0) return false;
-    if (!std::visit(IsComputed(step.shape), step.layer.kind)) return false;
+    if (!in_line || RowSize(step.shape()) < 0) return false;
+    if (!std::visit(IsComputed(step.shape()), step.layer.kind)) return false;
     if (const auto* linear = std::get_if<network::Linear>(&step.layer.kind)) {
       if (*linear->in_features > kMostWeights || linear->out_features > kMostWeights) return false;
       weights += *linear->in_features * linear->out_features;

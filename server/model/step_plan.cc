@@ -19,14 +19,9 @@ constexpr std::int64_t kLinearInRun = 128 * 128;
 constexpr std::int64_t kMostPooled = 16 * 16;
 constexpr std::int64_t kMostInputs = 65536;
 
-const Shape& ShapeOf(const Network& network, std::size_t value) {
-  const std::size_t inputs = network.inputs().size();
-  return value < inputs ? network.inputs()[value].shape : network.steps()[value - inputs].shape;
-}
-
 // How often each value is read, by steps and as an output.
 std::vector<std::size_t> CountUses(const Network& network) {
-  std::vector<std::size_t> uses(network.inputs().size() + network.steps().size(), 0);
+  std::vector<std::size_t> uses(network.value_count(), 0);
   for (const Step& step : network.steps()) {
     for (const std::size_t value : step.inputs) ++uses[value];
   }
@@ -34,19 +29,31 @@ std::vector<std::size_t> CountUses(const Network& network) {
   return uses;
 }
 
+// A convolution whose output channels are the first dimension of its weight.
+bool IsPlain(const network::LayerKind& kind) {
+  const auto* const conv = std::get_if<network::Conv>(&kind);
+  return conv != nullptr && !conv->transposed;
+}
+
+// One of images, which oneDNN and cuDNN have layouts for.
+const network::Conv* ImageConvolution(const network::LayerKind& kind) {
+  const auto* const conv = std::get_if<network::Conv>(&kind);
+  const bool images = conv != nullptr && conv->spatial_dims == 2 && !conv->transposed &&
+                      conv->padding_mode == "zeros";
+  return images ? conv : nullptr;
+}
+
 // For each convolution, the batch norm that alone sees its output.
 std::vector<std::optional<std::size_t>> NormsAfter(const Network& network) {
   const std::vector<std::size_t> uses = CountUses(network);
-  const std::size_t inputs = network.inputs().size();
   std::vector<std::optional<std::size_t>> norms(network.steps().size());
   for (std::size_t i = 0; i < norms.size(); ++i) {
     const Step& step = network.steps()[i];
     if (!std::holds_alternative<network::BatchNorm>(step.layer.kind)) continue;
     const std::size_t value = step.inputs.front();
-    if (value < inputs || uses[value] != 1) continue;
-    if (std::holds_alternative<network::Conv2d>(network.steps()[value - inputs].layer.kind)) {
-      norms[value - inputs] = i;
-    }
+    const std::optional<std::size_t> before = network.producer(value);
+    if (!before || uses[value] != 1) continue;
+    if (IsPlain(network.steps()[*before].layer.kind)) norms[*before] = i;
   }
   return norms;
 }
@@ -59,7 +66,7 @@ bool IsImage(const Shape& shape) {
 
 // Whether LibTorch computes a single row's convolution with oneDNN (use_mkldnn in
 // aten/src/ATen/native/Convolution.cpp): below this its own code is faster.
-bool IsLarge(const network::Conv2d& conv, const Shape& input) {
+bool IsLarge(const network::Conv& conv, const Shape& input) {
   constexpr std::int64_t kLargeRow = 20480;
   const bool large_kernel = conv.kernel_size[0] > 3 && conv.kernel_size[1] > 3;
   return conv.groups > 1 || large_kernel || input[1] * input[2] * input[3] > kLargeRow;
@@ -74,10 +81,10 @@ std::uint64_t ElementsOf(const network::LayerKind& kind) {
   if (const auto* linear = std::get_if<network::Linear>(&kind)) {
     return static_cast<std::uint64_t>(WeightsOf(*linear) + linear->out_features);
   }
-  const auto* conv = std::get_if<network::Conv2d>(&kind);
+  const auto* conv = std::get_if<network::Conv>(&kind);
   if (conv == nullptr) return 0;
-  const std::int64_t per_output =
-      *conv->in_channels / conv->groups * conv->kernel_size[0] * conv->kernel_size[1];
+  std::int64_t per_output = *conv->in_channels / conv->groups;
+  for (const std::int64_t size : conv->kernel_size) per_output *= size;
   return static_cast<std::uint64_t>(conv->out_channels * (per_output + 1));
 }
 
@@ -97,26 +104,29 @@ class LayoutAfter {
   LayoutAfter(const Network& network, const Step& step, Layout before)
       : network_(network), step_(step), before_(before) {}
 
-  Layout operator()(const network::Conv2d&) const { return If(IsImage(step_.shape)); }
+  Layout operator()(const network::Conv&) const {
+    return If(ImageConvolution(step_.layer.kind) != nullptr && IsImage(step_.shape()));
+  }
   Layout operator()(const network::Linear& linear) const {
     return If(before_ == Layout::kRows && WeightsOf(linear) >= kLinearInRun &&
               *linear.in_features <= kMostInputs);
   }
-  Layout operator()(const network::MaxPool2d& pool) const {
-    return If(pool.dilation == network::Pair{1, 1} && IsImage(step_.shape));
+  Layout operator()(const network::MaxPool& pool) const {
+    return If(pool.dilation == network::Sizes{1, 1} && IsImage(step_.shape()));
   }
-  Layout operator()(const network::AdaptiveAvgPool2d& pool) const {
-    const Shape& input = ShapeOf(network_, step_.inputs.front());
+  Layout operator()(const network::AdaptivePool& pool) const {
+    if (pool.max || pool.spatial_dims != 2) return Layout::kRowMajor;
+    const Shape& input = network_.shape_of(step_.inputs.front());
     // Only for a single mean is LibTorch more exact than oneDNN.
-    if (pool.output_size == network::Pair{1, 1} && input[2] * input[3] > kMostPooled) {
+    if (pool.output_size == network::Sizes{1, 1} && input[2] * input[3] > kMostPooled) {
       return Layout::kRowMajor;
     }
     return If(input[2] % pool.output_size[0] == 0 && input[3] % pool.output_size[1] == 0);
   }
   Layout operator()(const network::Elementwise& elementwise) const {
-    return If(elementwise.op == network::ElementwiseOp::kAdd &&
+    return If(elementwise.op == network::ElementwiseOp::kAdd && !elementwise.value &&
               std::all_of(step_.inputs.begin(), step_.inputs.end(), [this](std::size_t value) {
-                return ShapeOf(network_, value) == step_.shape;
+                return network_.shape_of(value) == step_.shape();
               }));
   }
   Layout operator()(const network::Activation& activation) const {
@@ -138,9 +148,10 @@ class LayoutAfter {
 
 // In which layout a layer that gets row-major values begins a run.
 Layout LayoutFrom(const Network& network, const Step& step) {
-  const Shape& input = ShapeOf(network, step.inputs.front());
-  if (const auto* conv = std::get_if<network::Conv2d>(&step.layer.kind)) {
-    const bool begins = IsImage(input) && IsImage(step.shape) && IsLarge(*conv, input);
+  if (step.inputs.empty()) return Layout::kRowMajor;
+  const Shape& input = network.shape_of(step.inputs.front());
+  if (const auto* conv = ImageConvolution(step.layer.kind)) {
+    const bool begins = IsImage(input) && IsImage(step.shape()) && IsLarge(*conv, input);
     return begins ? Layout::kImages : Layout::kRowMajor;
   }
   const auto* linear = std::get_if<network::Linear>(&step.layer.kind);
@@ -165,20 +176,19 @@ Layout LayoutOfInputs(const Network& network, const Step& step, const std::vecto
 std::vector<StepPlan> PlanSteps(const Network& network, const PlanOptions& options) {
   const std::vector<std::optional<std::size_t>> norms = NormsAfter(network);
   const bool derive_convolutions =
-      ElementsInAll<network::Conv2d>(network) <= options.most_convolution_elements;
+      ElementsInAll<network::Conv>(network) <= options.most_convolution_elements;
   const bool derive_linear =
       ElementsInAll<network::Linear>(network) <= options.most_linear_elements;
   std::vector<StepPlan> plan(network.steps().size());
   for (std::size_t i = 0; i < plan.size(); ++i) {
     const Step& step = network.steps()[i];
-    if (std::holds_alternative<network::Conv2d>(step.layer.kind) && !derive_convolutions) continue;
+    if (std::holds_alternative<network::Conv>(step.layer.kind) && !derive_convolutions) continue;
     if (std::holds_alternative<network::Linear>(step.layer.kind) && !derive_linear) continue;
     if (options.take_in_norms && norms[i].has_value()) {
       plan[i].norm_taken_in = norms[i];
       plan[*norms[i]].taken_in = true;
     }
-    plan[i].channels_last =
-        options.channels_last && std::holds_alternative<network::Conv2d>(step.layer.kind);
+    plan[i].channels_last = options.channels_last && ImageConvolution(step.layer.kind) != nullptr;
     if (!options.pack) continue;
     const Layout before = LayoutOfInputs(network, step, plan);
     if (before == Layout::kRowMajor) {
@@ -193,8 +203,8 @@ std::vector<StepPlan> PlanSteps(const Network& network, const PlanOptions& optio
 }
 
 Layout LayoutOf(const Network& network, const std::vector<StepPlan>& plan, std::size_t value) {
-  const std::size_t inputs = network.inputs().size();
-  return value < inputs ? Layout::kRowMajor : plan[value - inputs].layout;
+  const std::optional<std::size_t> step = network.producer(value);
+  return step ? plan[*step].layout : Layout::kRowMajor;
 }
 
 std::uint64_t DerivedElements(const Network& network, const std::vector<StepPlan>& plan) {

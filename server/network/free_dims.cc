@@ -25,9 +25,9 @@ bool Computes(const Network& network, std::optional<std::int64_t> rows, std::int
     for (const std::size_t input : step.inputs) inputs.push_back(values[input]);
     LayerKind kind = step.layer.kind;
     Messages errors;
-    std::optional<Value> output = InferOutput(kind, inputs, errors);
-    if (!output.has_value() || !errors.empty()) return false;
-    values.push_back(*std::move(output));
+    std::vector<Value> outputs = InferOutputs(kind, {inputs, step.slots}, errors);
+    if (outputs.size() != step.shapes.size() || !errors.empty()) return false;
+    for (Value& output : outputs) values.push_back(std::move(output));
   }
   return true;
 }

@@ -1,133 +1,244 @@
-// CheckArguments: what is wrong with the arguments of a layer alone.
+// CompleteArguments: what is wrong with the arguments of a layer alone, and what stands for those
+// that were left out.
+#include <algorithm>
 #include <cmath>
 #include <cstddef>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "base/escape.h"
 #include "server/network/layer_rules.h"
 
 namespace relight::network {
 namespace {
 
-void CheckRange(const char* argument, std::int64_t value, std::int64_t least, Messages& errors) {
-  if (value < least) {
-    errors.push_back(absl::StrCat(argument, " is ", value, ", the least is ", least));
-  } else if (value > kMaxSize) {
-    errors.push_back(absl::StrCat(argument, " is ", value, ", the most is ", kMaxSize));
+// Each argument by itself, as its description has it.
+class ArgumentCheck {
+ public:
+  ArgumentCheck(const Argument& argument, Messages& errors)
+      : argument_(argument), errors_(errors) {}
+
+  void operator()(const bool*) const {}
+  void operator()(const DType*) const {}
+
+  void operator()(const std::int64_t* value) const {
+    if (argument_.required && *value == 0) return Missing();
+    CheckRange(*value);
   }
-}
-
-void CheckRange(const char* argument, const Pair& pair, std::int64_t least, Messages& errors) {
-  CheckRange(argument, pair[0], least, errors);
-  if (pair[1] != pair[0]) CheckRange(argument, pair[1], least, errors);
-}
-
-// A size without a default: text that leaves it out reads as 0.
-void CheckRequired(const char* argument, std::int64_t value, Messages& errors) {
-  if (value == 0) {
-    errors.push_back(absl::StrCat(argument, " is missing or 0: give at least 1"));
-  } else {
-    CheckRange(argument, value, 1, errors);
+  void operator()(const std::optional<std::int64_t>* value) const {
+    if (value->has_value()) CheckRange(**value);
   }
-}
-
-void CheckRequired(const char* argument, const Pair& pair, Messages& errors) {
-  CheckRequired(argument, pair[0], errors);
-  if (pair[1] != pair[0]) CheckRequired(argument, pair[1], errors);
-}
-
-void CheckFinite(const char* argument, double value, Messages& errors) {
-  if (!std::isfinite(value)) {
-    errors.push_back(absl::StrCat(argument, " is ", value, ", which is not a finite number"));
+  void operator()(Sizes* sizes) const {
+    if (argument_.required && sizes->empty()) return Missing();
+    const auto entries = static_cast<std::size_t>(argument_.entries);
+    if (entries > 0 && sizes->size() > 1 && sizes->size() != entries) {
+      errors_.push_back(absl::StrCat(argument_.name, " has ", sizes->size(),
+                                     " values: give one for all dimensions",
+                                     entries > 1 ? absl::StrCat(", or ", entries) : ""));
+      return;
+    }
+    if (sizes->size() == 1 && entries > 1) sizes->resize(entries, sizes->front());
+    for (std::size_t i = 0; i < sizes->size(); ++i) {
+      const bool seen = std::find(sizes->begin(), sizes->begin() + static_cast<std::ptrdiff_t>(i),
+                                  (*sizes)[i]) != sizes->begin() + static_cast<std::ptrdiff_t>(i);
+      if (seen) continue;
+      if (argument_.required && argument_.least == 1 && (*sizes)[i] == 0) return Missing();
+      CheckRange((*sizes)[i]);
+    }
   }
-}
 
-void CheckPoolPadding(const Pair& padding, const Pair& kernel, Messages& errors) {
-  for (std::size_t i = 0; i < 2; ++i) {
-    if (padding[i] <= kernel[i] / 2) continue;
-    errors.push_back(absl::StrCat("padding is ", padding[i],
-                                  ", the most is half of kernel_size, that is ", kernel[i] / 2));
-    return;
+  void operator()(const double* value) const { CheckReal(*value); }
+  void operator()(const std::optional<double>* value) const {
+    if (value->has_value()) CheckReal(**value);
   }
-}
-
-struct ArgumentCheck {
-  Messages& errors;
-
-  void operator()(const Linear& layer) const {
-    if (layer.in_features) CheckRange("in_features", *layer.in_features, 1, errors);
-    CheckRequired("out_features", layer.out_features, errors);
+  void operator()(const std::vector<double>* values) const {
+    for (const double value : *values) CheckReal(value);
   }
-  void operator()(const Conv2d& layer) const {
-    if (layer.in_channels) CheckRange("in_channels", *layer.in_channels, 1, errors);
-    CheckRequired("out_channels", layer.out_channels, errors);
-    CheckRequired("kernel_size", layer.kernel_size, errors);
-    CheckRange("stride", layer.stride, 1, errors);
-    CheckRange("padding", layer.padding, 0, errors);
-    CheckRange("dilation", layer.dilation, 1, errors);
-    CheckRange("groups", layer.groups, 1, errors);
+
+  void operator()(const std::string* text) const {
+    const auto& choices = argument_.choices;
+    if (std::find(choices.begin(), choices.end(), *text) != choices.end()) return;
+    const auto all_but_last = absl::MakeConstSpan(choices).subspan(0, choices.size() - 1);
+    errors_.push_back(absl::StrCat(argument_.name, " is \"", Escape(*text), "\", it can be \"",
+                                   absl::StrJoin(all_but_last, "\", \""), "\" or \"",
+                                   choices.back(), "\""));
+  }
+
+ private:
+  void Missing() const {
+    errors_.push_back(absl::StrCat(argument_.name, " is missing or 0: give at least 1"));
+  }
+
+  void CheckRange(std::int64_t value) const {
+    if (value < argument_.least) {
+      errors_.push_back(
+          absl::StrCat(argument_.name, " is ", value, ", the least is ", argument_.least));
+    } else if (value > argument_.most) {
+      errors_.push_back(
+          absl::StrCat(argument_.name, " is ", value, ", the most is ", argument_.most));
+    }
+  }
+
+  void CheckReal(double value) const {
+    if (std::isfinite(value) || (argument_.may_be_infinite && !std::isnan(value))) return;
+    errors_.push_back(absl::StrCat(argument_.name, " is ", value, ", which is not a ",
+                                   argument_.may_be_infinite ? "" : "finite ", "number"));
+  }
+
+  const Argument& argument_;
+  Messages& errors_;
+};
+
+// What arguments have to do with each other.
+class Combination {
+ public:
+  explicit Combination(Messages& errors) : errors_(errors) {}
+
+  void operator()(const Conv& layer) const {
     if (layer.groups < 1) return;
-    if (layer.out_channels % layer.groups != 0) {
-      errors.push_back(absl::StrCat("out_channels is ", layer.out_channels, ", which groups ",
-                                    layer.groups, " does not divide"));
+    CheckDivides("out_channels", layer.out_channels, layer.groups);
+    CheckDivides("in_channels", layer.in_channels.value_or(0), layer.groups);
+    if (!layer.transposed) return;
+    for (std::size_t i = 0; i < layer.output_padding.size(); ++i) {
+      if (i >= layer.stride.size() || i >= layer.dilation.size()) return;
+      const std::int64_t most = std::max(layer.stride[i], layer.dilation[i]) - 1;
+      if (layer.output_padding[i] <= most) continue;
+      errors_.push_back(absl::StrCat("output_padding is ", layer.output_padding[i],
+                                     ", it must be less than stride or dilation, at most ", most));
+      return;
     }
-    if (layer.in_channels.value_or(0) % layer.groups != 0) {
-      errors.push_back(absl::StrCat("in_channels is ", *layer.in_channels, ", which groups ",
-                                    layer.groups, " does not divide"));
+  }
+  void operator()(const MaxPool& layer) const {
+    CheckPoolPadding(layer.padding, layer.kernel_size);
+  }
+  void operator()(const AvgPool& layer) const {
+    CheckPoolPadding(layer.padding, layer.kernel_size);
+  }
+  void operator()(const BatchNorm& layer) const { CheckEps(layer.eps); }
+  void operator()(const InstanceNorm& layer) const { CheckEps(layer.eps); }
+  void operator()(const LayerNorm& layer) const { CheckEps(layer.eps); }
+  void operator()(const RmsNorm& layer) const { CheckEps(layer.eps.value_or(0)); }
+  void operator()(const GroupNorm& layer) const {
+    CheckEps(layer.eps);
+    if (layer.num_channels && layer.num_groups > 0 && *layer.num_channels % layer.num_groups != 0) {
+      errors_.push_back(absl::StrCat("num_channels is ", *layer.num_channels, ", which num_groups ",
+                                     layer.num_groups, " does not divide"));
     }
   }
-  void operator()(const BatchNorm& layer) const {
-    if (layer.num_features) CheckRange("num_features", *layer.num_features, 1, errors);
-    CheckFinite("eps", layer.eps, errors);
-    if (layer.eps < 0) errors.push_back(absl::StrCat("eps is ", layer.eps, ", the least is 0"));
+  void operator()(const Recurrent& layer) const {
+    if (layer.proj_size > 0 && layer.proj_size >= layer.hidden_size) {
+      errors_.push_back(absl::StrCat("proj_size is ", layer.proj_size,
+                                     ", it must be less than hidden_size ", layer.hidden_size));
+    }
+    if (layer.num_layers > kMostLayers) {
+      errors_.push_back(
+          absl::StrCat("num_layers is ", layer.num_layers, ", the most is ", kMostLayers));
+    }
   }
-  void operator()(const MaxPool2d& layer) const {
-    CheckRequired("kernel_size", layer.kernel_size, errors);
-    CheckRange("stride", layer.stride, 1, errors);
-    CheckRange("padding", layer.padding, 0, errors);
-    CheckRange("dilation", layer.dilation, 1, errors);
-    CheckPoolPadding(layer.padding, layer.kernel_size, errors);
+  void operator()(const MultiheadAttention& layer) const {
+    if (layer.num_heads > 0)
+      CheckDivides("embed_dim", layer.embed_dim.value_or(0), layer.num_heads, "num_heads");
   }
-  void operator()(const AvgPool2d& layer) const {
-    CheckRequired("kernel_size", layer.kernel_size, errors);
-    CheckRange("stride", layer.stride, 1, errors);
-    CheckRange("padding", layer.padding, 0, errors);
-    CheckPoolPadding(layer.padding, layer.kernel_size, errors);
+  void operator()(const Pad& layer) const {
+    if (layer.padding.size() % 2 == 0) return;
+    errors_.push_back(absl::StrCat("padding has ", layer.padding.size(),
+                                   " values: give two for each dimension, before and after"));
   }
-  void operator()(const AdaptiveAvgPool2d& layer) const {
-    CheckRequired("output_size", layer.output_size, errors);
+  void operator()(const Upsample& layer) const {
+    if (layer.size.empty() == layer.scale_factor.empty()) {
+      errors_.push_back("give either size or scale_factor");
+    }
+    for (const double factor : layer.scale_factor) {
+      if (factor > 0) continue;
+      errors_.push_back(absl::StrCat("scale_factor is ", factor, ", it must be positive"));
+    }
+    if (layer.align_corners && layer.mode == "nearest") {
+      errors_.push_back("align_corners means nothing in mode \"nearest\"");
+    }
   }
-  void operator()(const LeakyRelu& layer) const {
-    CheckFinite("negative_slope", layer.negative_slope, errors);
-  }
-  void operator()(const Elu& layer) const { CheckFinite("alpha", layer.alpha, errors); }
   void operator()(const Softplus& layer) const {
-    CheckFinite("beta", layer.beta, errors);
-    CheckFinite("threshold", layer.threshold, errors);
-    if (layer.beta == 0) errors.push_back("beta is 0, by which softplus divides");
+    if (layer.beta == 0) errors_.push_back("beta is 0, by which softplus divides");
+  }
+  void operator()(const Elu& layer) const {
+    if (layer.continuous && layer.alpha == 0) {
+      errors_.push_back("alpha is 0, by which celu divides");
+    }
   }
   void operator()(const Hardtanh& layer) const {
-    CheckFinite("min_val", layer.min_val, errors);
-    CheckFinite("max_val", layer.max_val, errors);
     if (layer.min_val >= layer.max_val) {
-      errors.push_back(absl::StrCat("min_val is ", layer.min_val, ", it must be less than max_val ",
-                                    layer.max_val));
+      errors_.push_back(absl::StrCat("min_val is ", layer.min_val,
+                                     ", it must be less than max_val ", layer.max_val));
     }
   }
-  // Their ranges depend on the input.
-  void operator()(const Flatten&) const {}
-  void operator()(const Softmax&) const {}
-  void operator()(const Concat&) const {}
-  // They have no arguments, or cannot have wrong ones.
-  void operator()(const Elementwise&) const {}
-  void operator()(const Identity&) const {}
-  void operator()(const Activation&) const {}
-  void operator()(const Gelu&) const {}
+  void operator()(const Shrink& layer) const {
+    if (layer.lambd < 0) {
+      errors_.push_back(absl::StrCat("lambd is ", layer.lambd, ", the least is 0"));
+    }
+  }
+  void operator()(const Clamp& layer) const {
+    if (!layer.min && !layer.max) errors_.push_back("give min, max or both");
+  }
+  void operator()(const Identity& layer) const {
+    if ((layer.p >= 0 && layer.p <= 1) || !std::isfinite(layer.p)) return;
+    errors_.push_back(absl::StrCat("p is ", layer.p, ", a probability is from 0 to 1"));
+  }
+  void operator()(const Normalize& layer) const {
+    if (layer.p <= 0) errors_.push_back(absl::StrCat("p is ", layer.p, ", it must be positive"));
+  }
+  void operator()(const Unflatten& layer) const {
+    CheckOpen("sizes", layer.sizes);
+    if (std::find(layer.sizes.begin(), layer.sizes.end(), 0) != layer.sizes.end()) {
+      errors_.push_back("sizes has a 0: give at least 1, or -1 for what is left");
+    }
+  }
+  void operator()(const Reshape& layer) const { CheckOpen("shape", layer.shape); }
+
+  template <typename Other>
+  void operator()(const Other&) const {}
+
+ private:
+  static constexpr std::int64_t kMostLayers = 1024;
+
+  void CheckDivides(const char* argument, std::int64_t value, std::int64_t by,
+                    const char* divisor = "groups") const {
+    if (value % by == 0) return;
+    errors_.push_back(
+        absl::StrCat(argument, " is ", value, ", which ", divisor, " ", by, " does not divide"));
+  }
+
+  void CheckPoolPadding(const Sizes& padding, const Sizes& kernel) const {
+    for (std::size_t i = 0; i < std::min(padding.size(), kernel.size()); ++i) {
+      if (padding[i] <= kernel[i] / 2) continue;
+      errors_.push_back(absl::StrCat("padding is ", padding[i],
+                                     ", the most is half of kernel_size, that is ", kernel[i] / 2));
+      return;
+    }
+  }
+
+  void CheckEps(double eps) const {
+    if (eps < 0) errors_.push_back(absl::StrCat("eps is ", eps, ", the least is 0"));
+  }
+
+  void CheckOpen(const char* argument, const Sizes& sizes) const {
+    if (std::count(sizes.begin(), sizes.end(), -1) <= 1) return;
+    errors_.push_back(absl::StrCat(argument, " has more than one -1"));
+  }
+
+  Messages& errors_;
 };
 
 }  // namespace
 
-void CheckArguments(const LayerKind& kind, Messages& errors) {
-  std::visit(ArgumentCheck{errors}, kind);
+void CompleteArguments(LayerKind& kind, Messages& errors) {
+  const auto stride_is_kernel = [](auto& pool) {
+    if (pool.stride.empty()) pool.stride = pool.kernel_size;
+  };
+  if (auto* max = std::get_if<MaxPool>(&kind)) stride_is_kernel(*max);
+  if (auto* average = std::get_if<AvgPool>(&kind)) stride_is_kernel(*average);
+  for (const Argument& argument : ArgumentsOf(kind)) {
+    std::visit(ArgumentCheck(argument, errors), argument.field);
+  }
+  std::visit(Combination(errors), kind);
 }
 
 }  // namespace relight::network

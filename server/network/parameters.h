@@ -19,6 +19,9 @@ struct ParameterSpec {
   DType dtype = DType::kFloat32;
   bool buffer = false;   // Running statistics and counters: may be infinite, not NaN.
   bool required = true;  // num_batches_tracked may be missing from old files.
+  // Not empty: the parameter that this one shares its values with. Where a checkpoint has both,
+  // they must be equal.
+  std::string same_as = {};
 };
 
 // One tensor that a checkpoint offers.

@@ -296,33 +296,51 @@ TEST(DraftTest, PrefixesThatWereStrippedStayOff) {
   EXPECT_THAT(*text, Not(HasSubstr("check:")));
 }
 
-TEST(DraftTest, WhatHasNoCounterpartIsNamed) {
+TEST(DraftTest, SequencesAreKnownByTheirKeys) {
   const std::string text = Draft({{"embed.weight", {7, 4}},
                                   {"norm.weight", {4}},
                                   {"norm.bias", {4}},
-                                  {"conv.weight", {4, 4, 3}},
+                                  {"scale.weight", {4}},
                                   {"rnn.weight_ih_l0", {16, 4}},
+                                  {"rnn.weight_hh_l0", {16, 4}},
+                                  {"rnn.weight_ih_l1", {16, 4}},
+                                  {"rnn.weight_hh_l1", {16, 4}},
+                                  {"attn.in_proj_weight", {12, 4}},
+                                  {"attn.in_proj_bias", {12}},
+                                  {"attn.out_proj.weight", {4, 4}},
+                                  {"attn.out_proj.bias", {4}},
                                   {"out.weight", {2, 4}},
                                   {"out.bias", {2}}});
-  EXPECT_THAT(text, HasSubstr("# check: embed looks like an embedding"));
-  EXPECT_THAT(text, HasSubstr("# check: norm looks like a layer norm or group norm"));
-  EXPECT_THAT(text, HasSubstr("# check: conv has a weight of 3 dimensions"));
-  EXPECT_THAT(text, HasSubstr("# check: rnn is no layer that relight knows by its keys"));
-  EXPECT_THAT(text, HasSubstr("5 unexpected: embed.weight, norm.weight, norm.bias, conv.weight, "
-                              "rnn.weight_ih_l0"));
+  EXPECT_THAT(text, HasSubstr("input { name: \"input\" datatype: \"INT64\" shape: [-1, -1] }"));
+  EXPECT_THAT(text, HasSubstr("embedding { num_embeddings: 7 embedding_dim: 4 }"));
+  EXPECT_THAT(text, HasSubstr("# check: a layer norm by its shapes"));
+  EXPECT_THAT(text, HasSubstr("name: \"scale\" rms_norm { normalized_shape: 4 }"));
+  EXPECT_THAT(text, HasSubstr("lstm { input_size: 4 hidden_size: 4 num_layers: 2 bias: false }"));
+  EXPECT_THAT(text, HasSubstr("# check: num_heads and batch_first are not in a state dict"));
+  EXPECT_THAT(text, HasSubstr("multihead_attention { embed_dim: 4 num_heads: 1 }"));
+  EXPECT_THAT(text, Not(HasSubstr("unexpected"))) << "out_proj is a part of the attention";
+}
+
+TEST(DraftTest, WhatHasNoCounterpartIsNamed) {
+  const std::string text = Draft({{"rnn.weight_ih_l0", {16, 4}},
+                                  {"deep.weight", {4, 4, 3, 3, 3, 3}},
+                                  {"out.weight", {2, 4}},
+                                  {"out.bias", {2}}});
+  EXPECT_THAT(text, HasSubstr("# check: rnn has weights of a recurrent layer that do not belong"));
+  EXPECT_THAT(text, HasSubstr("# check: deep has a weight of 6 dimensions"));
+  EXPECT_THAT(text, HasSubstr("2 unexpected: rnn.weight_ih_l0, deep.weight"));
 
   Tree tree;
   ModuleMaker make(tree);
   const NodeId root =
       make.Make("__main__ Net", {},
-                {{"attn", make.Make("torch.nn.modules.activation MultiheadAttention", {})},
-                 {"fc", make.Linear(4, 2)}});
+                {{"fold", make.Make("torch.nn.modules.fold Fold", {})}, {"fc", make.Linear(4, 2)}});
   const auto module = DraftModelConfig(
       tree, make.Weights(root, "__main__.Net", {{"fc.weight", {2, 4}}, {"fc.bias", {2}}}));
   ASSERT_TRUE(module.ok());
   EXPECT_THAT(*module,
-              HasSubstr("# check: attn is a torch.nn.modules.activation.MultiheadAttention, for "
-                        "which relight has no layer"));
+              HasSubstr("# check: fold is a torch.nn.modules.fold.Fold, for which relight has no "
+                        "layer"));
 }
 
 TEST(DraftTest, DraftThatDoesNotBuildSaysSoAtItsEnd) {

@@ -148,14 +148,14 @@ TEST(ModelConfigTest, EveryLayerArrives) {
   ASSERT_EQ(steps.size(), 28u);
   EXPECT_EQ(steps[0].layer.line, 7);
 
-  const auto& conv = std::get<network::Conv2d>(steps[0].layer.kind);
+  const auto& conv = std::get<network::Conv>(steps[0].layer.kind);
   EXPECT_EQ(conv.in_channels, 3);
   EXPECT_EQ(conv.out_channels, 8);
   EXPECT_THAT(conv.kernel_size, ElementsAre(3, 5));
   EXPECT_THAT(conv.stride, ElementsAre(2, 2));
   EXPECT_THAT(conv.padding, ElementsAre(1, 2));
   EXPECT_FALSE(conv.bias);
-  EXPECT_EQ(steps[0].shape, (Shape{-1, 8, 16, 16}));
+  EXPECT_EQ(steps[0].shape(), (Shape{-1, 8, 16, 16}));
 
   const auto& norm = std::get<network::BatchNorm>(steps[1].layer.kind);
   EXPECT_EQ(norm.spatial_dims, 2);
@@ -163,17 +163,16 @@ TEST(ModelConfigTest, EveryLayerArrives) {
   EXPECT_FALSE(norm.affine);
   EXPECT_EQ(std::get<network::LeakyRelu>(steps[2].layer.kind).negative_slope, 0.2);
 
-  const auto& max = std::get<network::MaxPool2d>(steps[3].layer.kind);
+  const auto& max = std::get<network::MaxPool>(steps[3].layer.kind);
   EXPECT_THAT(max.stride, ElementsAre(2, 2));
   EXPECT_TRUE(max.ceil_mode);
-  const auto& avg = std::get<network::AvgPool2d>(steps[4].layer.kind);
+  const auto& avg = std::get<network::AvgPool>(steps[4].layer.kind);
   EXPECT_THAT(avg.stride, ElementsAre(2, 2)) << "the default is kernel_size";
   EXPECT_FALSE(avg.count_include_pad);
-  EXPECT_THAT(std::get<network::AdaptiveAvgPool2d>(steps[5].layer.kind).output_size,
-              ElementsAre(1, 2));
+  EXPECT_THAT(std::get<network::AdaptivePool>(steps[5].layer.kind).output_size, ElementsAre(1, 2));
   EXPECT_EQ(std::get<network::Concat>(steps[7].layer.kind).dim, -1);
   EXPECT_THAT(steps[7].layer.inputs, ElementsAre("flat", "extra"));
-  EXPECT_TRUE(std::get<network::Gelu>(steps[9].layer.kind).tanh);
+  EXPECT_EQ(std::get<network::Gelu>(steps[9].layer.kind).approximate, "tanh");
   EXPECT_EQ(std::get<network::Elu>(steps[10].layer.kind).alpha, 0.5);
   EXPECT_EQ(std::get<network::Softplus>(steps[11].layer.kind).threshold, 10);
   EXPECT_EQ(std::get<network::Hardtanh>(steps[12].layer.kind).max_val, 3);
@@ -189,8 +188,8 @@ TEST(ModelConfigTest, EveryLayerArrives) {
   }
   EXPECT_TRUE(std::holds_alternative<network::Identity>(steps[22].layer.kind)) << "dropout";
   EXPECT_EQ(std::get<network::BatchNorm>(steps[24].layer.kind).spatial_dims, 1);
-  EXPECT_FALSE(std::get<network::Softmax>(steps[26].layer.kind).log);
-  EXPECT_TRUE(std::get<network::Softmax>(steps[27].layer.kind).log);
+  EXPECT_EQ(std::get<network::Softmax>(steps[26].layer.kind).op, network::SoftmaxOp::kSoftmax);
+  EXPECT_EQ(std::get<network::Softmax>(steps[27].layer.kind).op, network::SoftmaxOp::kLogSoftmax);
 }
 
 TEST(ModelConfigTest, TheBundledExampleIsRight) {
@@ -213,7 +212,7 @@ TEST(ModelConfigTest, ActivationsHavePyTorchsDefaults) {
   EXPECT_EQ(std::get<network::Softplus>(steps[2].layer.kind).beta, 1.0);
   EXPECT_EQ(std::get<network::Softplus>(steps[2].layer.kind).threshold, 20.0);
   EXPECT_EQ(std::get<network::Hardtanh>(steps[3].layer.kind).min_val, -1.0);
-  EXPECT_FALSE(std::get<network::Gelu>(steps[4].layer.kind).tanh);
+  EXPECT_EQ(std::get<network::Gelu>(steps[4].layer.kind).approximate, "none");
   EXPECT_EQ(std::get<network::Softmax>(steps[5].layer.kind).dim, -1);
 }
 

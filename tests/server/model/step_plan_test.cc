@@ -12,9 +12,8 @@ namespace {
 
 using network::Activation;
 using network::ActivationOp;
-using network::AdaptiveAvgPool2d;
+using network::AdaptivePool;
 using network::BatchNorm;
-using network::Conv2d;
 using network::Elementwise;
 using network::ElementwiseOp;
 using network::Flatten;
@@ -22,7 +21,7 @@ using network::Identity;
 using network::Layer;
 using network::LayerKind;
 using network::Linear;
-using network::MaxPool2d;
+using network::MaxPool;
 using network::Network;
 
 constexpr std::int64_t kLarge = 100;  // 3 * 100 * 100 elements are more than LibTorch's bound.
@@ -41,7 +40,7 @@ Network Build(std::vector<std::int64_t> shape, std::vector<Layer> layers,
 }
 
 Layer Conv(std::string name, std::vector<std::string> inputs = {}, std::int64_t kernel = 3) {
-  Conv2d conv;
+  network::Conv conv;
   conv.out_channels = 3;
   conv.kernel_size = {kernel, kernel};
   conv.padding = {kernel / 2, kernel / 2};
@@ -105,9 +104,9 @@ TEST(StepPlanTest, ARunBeginsAtALargeConvolutionAndEndsWhereALayerCannotKeepIt) 
   const Network network = Build(
       {-1, 3, kLarge, kLarge},
       {Named("before", Activation()), Conv("c1"), Named("n1", BatchNorm()),
-       Named("r1", Activation()), Named("pool", MaxPool2d{.kernel_size = {8, 8}, .stride = {8, 8}}),
+       Named("r1", Activation()), Named("pool", MaxPool{.kernel_size = {8, 8}, .stride = {8, 8}}),
        Conv("c2"), Named("sum", Elementwise{ElementwiseOp::kAdd}, {"c2", "pool"}),
-       Named("drop", Identity()), Named("mean", AdaptiveAvgPool2d()), Named("flat", Flatten()),
+       Named("drop", Identity()), Named("mean", AdaptivePool()), Named("flat", Flatten()),
        Named("fc", Linear{.out_features = 2})});
   EXPECT_THAT(In(Layout::kImages, network),
               ElementsAre("c1", "n1", "r1", "pool", "c2", "sum", "drop", "mean"));
@@ -131,10 +130,10 @@ TEST(StepPlanTest, LayersThatOneDnnDoesOtherwiseEndTheRun) {
     return In(Layout::kImages, Build({-1, 3, kLarge, kLarge}, {Conv("c"), std::move(layer)}));
   };
   EXPECT_THAT(after_conv(Named("l", Activation{ActivationOp::kSilu})), ElementsAre("c"));
-  EXPECT_THAT(after_conv(Named("l", MaxPool2d{.kernel_size = {2, 2}, .dilation = {2, 2}})),
+  EXPECT_THAT(after_conv(Named("l", MaxPool{.kernel_size = {2, 2}, .dilation = {2, 2}})),
               ElementsAre("c"));
-  EXPECT_THAT(after_conv(Named("l", AdaptiveAvgPool2d{.output_size = {3, 3}})), ElementsAre("c"));
-  EXPECT_THAT(after_conv(Named("l", AdaptiveAvgPool2d())), ElementsAre("c")) << "a long sum";
+  EXPECT_THAT(after_conv(Named("l", AdaptivePool{.output_size = {3, 3}})), ElementsAre("c"));
+  EXPECT_THAT(after_conv(Named("l", AdaptivePool())), ElementsAre("c")) << "a long sum";
   EXPECT_THAT(after_conv(Named("l", Elementwise{ElementwiseOp::kMul}, {"c", "c"})),
               ElementsAre("c"));
   EXPECT_THAT(after_conv(Named("l", Elementwise{ElementwiseOp::kAdd}, {"c", "x"})),
@@ -142,12 +141,11 @@ TEST(StepPlanTest, LayersThatOneDnnDoesOtherwiseEndTheRun) {
 }
 
 TEST(StepPlanTest, ASumThatStretchesAnInputEndsTheRun) {
-  EXPECT_THAT(
-      In(Layout::kImages,
-         Build({-1, 3, kLarge, kLarge},
-               {Conv("c"), Named("mean", AdaptiveAvgPool2d{.output_size = {1, kLarge}}, {"c"}),
-                Named("sum", Elementwise{ElementwiseOp::kAdd}, {"c", "mean"})})),
-      ElementsAre("c", "mean"));
+  EXPECT_THAT(In(Layout::kImages,
+                 Build({-1, 3, kLarge, kLarge},
+                       {Conv("c"), Named("mean", AdaptivePool{.output_size = {1, kLarge}}, {"c"}),
+                        Named("sum", Elementwise{ElementwiseOp::kAdd}, {"c", "mean"})})),
+              ElementsAre("c", "mean"));
 }
 
 TEST(StepPlanTest, ARunOfRowsBeginsAtALargeLinearLayer) {
@@ -169,9 +167,9 @@ TEST(StepPlanTest, SmallLinearLayersAndOtherRanksDoNotBeginARun) {
 TEST(StepPlanTest, WhatIsDerivedIsBounded) {
   const Network network =
       Build({-1, 3, kLarge, kLarge},
-            {Conv("c"), Named("n", BatchNorm()),
-             Named("mean", AdaptiveAvgPool2d{.output_size = {4, 4}}), Named("flat", Flatten()),
-             Named("fc1", Linear{.out_features = 20000}), Named("fc2", Linear{.out_features = 1})});
+            {Conv("c"), Named("n", BatchNorm()), Named("mean", AdaptivePool{.output_size = {4, 4}}),
+             Named("flat", Flatten()), Named("fc1", Linear{.out_features = 20000}),
+             Named("fc2", Linear{.out_features = 1})});
   const std::uint64_t convolution = 3 * 3 * 9 + 3;
   const std::uint64_t linear = 48 * 20000 + 20000 + 20000 + 1;
   const auto packed = [&](std::uint64_t most_convolution, std::uint64_t most_linear) {

@@ -14,9 +14,9 @@ Network Build(std::vector<std::int64_t> shape, std::vector<Layer> layers) {
   return *std::move(network);
 }
 
-Layer Conv(std::int64_t kernel) {
+Layer Convolution(std::int64_t kernel) {
   return {.name = "conv" + std::to_string(kernel),
-          .kind = Conv2d{.out_channels = 2, .kernel_size = {kernel, kernel}}};
+          .kind = Conv{.out_channels = 2, .kernel_size = {kernel, kernel}}};
 }
 
 TEST(FreeDimsTest, OneWillDoForLayersThatDoNotLookAtThem) {
@@ -25,17 +25,17 @@ TEST(FreeDimsTest, OneWillDoForLayersThatDoNotLookAtThem) {
 }
 
 TEST(FreeDimsTest, AsLargeAsTheWindowsOfTheNetNeed) {
-  EXPECT_EQ(SmallestFreeDim(Build({-1, 3, -1, -1}, {Conv(3)}), 1), 4);
-  EXPECT_EQ(SmallestFreeDim(Build({-1, 3, -1, -1}, {Conv(3), Conv(4)}), 1), 8);
+  EXPECT_EQ(SmallestFreeDim(Build({-1, 3, -1, -1}, {Convolution(3)}), 1), 4);
+  EXPECT_EQ(SmallestFreeDim(Build({-1, 3, -1, -1}, {Convolution(3), Convolution(4)}), 1), 8);
 }
 
 TEST(FreeDimsTest, WithoutRowsTheFirstDimensionIsFreeToo) {
-  const Network network = Build({-1, 3, -1, -1}, {Conv(1)});
+  const Network network = Build({-1, 3, -1, -1}, {Convolution(1)});
   EXPECT_EQ(SmallestFreeDim(network, std::nullopt), 1);
 }
 
 TEST(FreeDimsTest, WhereNothingFitsTheNetSaysSoWhenItRuns) {
-  EXPECT_EQ(SmallestFreeDim(Build({-1, 3, -1, -1}, {Conv(2000)}), 1), 1);
+  EXPECT_EQ(SmallestFreeDim(Build({-1, 3, -1, -1}, {Convolution(2000)}), 1), 1);
 }
 
 }  // namespace

@@ -67,16 +67,16 @@ TEST(NetworkTest, ImageNetInfersChannelsAndFeatures) {
   NetworkDescription description;
   description.inputs = {Input("image", {-1, 3, 32, 32})};
   description.layers = {
-      Make("conv", Conv2d{.out_channels = 8, .kernel_size = {3, 3}, .padding = {1, 1}}),
+      Make("conv", Conv{.out_channels = 8, .kernel_size = {3, 3}, .padding = {1, 1}}),
       Make("bn", BatchNorm{}),
       Make("", Activation{}),
-      Make("", MaxPool2d{.kernel_size = {2, 2}, .stride = {2, 2}}),
+      Make("", MaxPool{.kernel_size = {2, 2}, .stride = {2, 2}}),
       Make("", Flatten{}),
       Make("fc", Linear{.out_features = 10, .bias = false}),
       Make("", Softmax{})};
   const Network network = MustBuild(std::move(description));
-  EXPECT_EQ(network.steps()[3].shape, (Shape{-1, 8, 16, 16}));
-  EXPECT_EQ(network.steps()[4].shape, (Shape{-1, 2048}));
+  EXPECT_EQ(network.steps()[3].shape(), (Shape{-1, 8, 16, 16}));
+  EXPECT_EQ(network.steps()[4].shape(), (Shape{-1, 2048}));
   EXPECT_EQ(network.outputs()[0].shape, (Shape{-1, 10}));
   EXPECT_THAT(ParameterNames(network),
               ElementsAre("conv.weight", "conv.bias", "bn.weight", "bn.bias", "bn.running_mean",
@@ -93,7 +93,8 @@ TEST(NetworkTest, ImageNetInfersChannelsAndFeatures) {
 
 TEST(NetworkTest, ConvolutionFirstGivesAnInputOfFreeSize) {
   NetworkDescription description;
-  description.layers = {Make("conv", Conv2d{.in_channels = 3, .out_channels = 4})};
+  description.layers = {
+      Make("conv", Conv{.in_channels = 3, .out_channels = 4, .kernel_size = {1}})};
   const Network network = MustBuild(std::move(description));
   EXPECT_EQ(network.inputs()[0].shape, (Shape{-1, 3, -1, -1}));
   EXPECT_EQ(network.outputs()[0].shape, (Shape{-1, 4, -1, -1}));
@@ -101,18 +102,18 @@ TEST(NetworkTest, ConvolutionFirstGivesAnInputOfFreeSize) {
 
 TEST(NetworkTest, LinearAfterFlatteningAFreeSizeIsTrusted) {
   NetworkDescription description;
-  description.layers = {Make("conv", Conv2d{.in_channels = 3, .out_channels = 4}),
+  description.layers = {Make("conv", Conv{.in_channels = 3, .out_channels = 4, .kernel_size = {1}}),
                         Make("", Flatten{}),
                         Make("fc", Linear{.in_features = 64, .out_features = 3})};
   const Network network = MustBuild(std::move(description));
-  EXPECT_EQ(network.steps()[1].shape, (Shape{-1, -1}));
+  EXPECT_EQ(network.steps()[1].shape(), (Shape{-1, -1}));
   EXPECT_EQ(network.outputs()[0].shape, (Shape{-1, 3}));
 }
 
 TEST(NetworkTest, GroupedConvolutionHasSmallerWeights) {
   NetworkDescription description;
   description.layers = {
-      Make("dw", Conv2d{.in_channels = 6, .out_channels = 12, .kernel_size = {3, 3}, .groups = 6})};
+      Make("dw", Conv{.in_channels = 6, .out_channels = 12, .kernel_size = {3, 3}, .groups = 6})};
   EXPECT_EQ(MustBuild(std::move(description)).parameters()[0].shape, (Shape{12, 1, 3, 3}));
 }
 
@@ -127,8 +128,8 @@ TEST(NetworkTest, BatchNormWithoutAffineHasStatisticsAlone) {
 TEST(NetworkTest, ResidualBlockAddsItsInput) {
   NetworkDescription description;
   description.layers = {
-      Make("stem", Conv2d{.in_channels = 3, .out_channels = 8}),
-      Make("conv", Conv2d{.out_channels = 8, .kernel_size = {3, 3}, .padding = {1, 1}}),
+      Make("stem", Conv{.in_channels = 3, .out_channels = 8, .kernel_size = {1}}),
+      Make("conv", Conv{.out_channels = 8, .kernel_size = {3, 3}, .padding = {1, 1}}),
       Make("sum", Elementwise{}, {"conv", "stem"}), Make("", Activation{})};
   const Network network = MustBuild(std::move(description));
   EXPECT_THAT(network.steps()[2].inputs, ElementsAre(2u, 1u));
@@ -138,11 +139,11 @@ TEST(NetworkTest, ResidualBlockAddsItsInput) {
 TEST(NetworkTest, GatesBroadcastOverAnImage) {
   NetworkDescription description;
   description.inputs = {Input("image", {-1, 8, 4, 4})};
-  description.layers = {Make("pool", AdaptiveAvgPool2d{}, {"image"}),
+  description.layers = {Make("pool", AdaptivePool{.output_size = {1}}, {"image"}),
                         Make("gate", Activation{.op = ActivationOp::kSigmoid}),
                         Make("out", Elementwise{.op = ElementwiseOp::kMul}, {"image", "gate"})};
   const Network network = MustBuild(std::move(description));
-  EXPECT_EQ(network.steps()[0].shape, (Shape{-1, 8, 1, 1}));
+  EXPECT_EQ(network.steps()[0].shape(), (Shape{-1, 8, 1, 1}));
   EXPECT_EQ(network.outputs()[0].shape, (Shape{-1, 8, 4, 4}));
   EXPECT_EQ(network.batching_obstacle(), "");
 }
@@ -187,6 +188,70 @@ TEST(NetworkTest, MixedFloatsGiveTheWiderType) {
                         Make("abc", Elementwise{}, {"ab", "c"})};
   description.outputs[1].dtype = DType::kFloat64;
   MustBuild(std::move(description));
+}
+
+TEST(NetworkTest, ValuesAreNumberedOutputByOutput) {
+  NetworkDescription description;
+  description.inputs = {Input("x", {-1, 5, 3})};
+  description.outputs = {{.name = "last", .shape = {}}, {.name = "joined", .shape = {}}};
+  description.layers = {
+      Make("rnn", Recurrent{.op = RecurrentOp::kGru, .hidden_size = 4, .batch_first = true}),
+      Make("last", Select{.index = -1}, {"rnn:1"}),
+      Make("parts", Split{.split_size = {2, 3}, .dim = 1}, {"rnn"}),
+      Make("joined", Concat{}, {"parts:1", "parts"})};
+  const Network network = MustBuild(std::move(description));
+  EXPECT_EQ(network.value_count(), 7u);
+  EXPECT_EQ(network.steps()[2].first_value, 4u);
+  EXPECT_THAT(network.steps()[1].inputs, ElementsAre(2u));
+  EXPECT_THAT(network.steps()[3].inputs, ElementsAre(5u, 4u));
+  EXPECT_EQ(network.producer(0), std::nullopt);
+  EXPECT_EQ(network.producer(5), 2u);
+  EXPECT_EQ(network.shape_of(0), (Shape{-1, 5, 3}));
+  EXPECT_EQ(network.shape_of(2), (Shape{1, -1, 4}));
+  EXPECT_EQ(network.shape_of(5), (Shape{-1, 3, 4}));
+  EXPECT_THAT(network.output_values(), ElementsAre(3u, 6u));
+}
+
+TEST(NetworkTest, InputsMayBeNamedAsPyTorchNamesThem) {
+  NetworkDescription description;
+  description.inputs = {Input("x", {-1, 5, 4}), Input("pad", {-1, 5}, DType::kBool)};
+  description.layers = {Make("attn", MultiheadAttention{.num_heads = 2, .batch_first = true},
+                             {"key_padding_mask=pad", "value=x", "query=x", "key=x"})};
+  const Network network = MustBuild(std::move(description));
+  EXPECT_THAT(network.steps()[0].slots, ElementsAre(0u, 1u, 2u, 3u));
+  EXPECT_THAT(network.steps()[0].inputs, ElementsAre(0u, 0u, 0u, 1u));
+  EXPECT_THAT(ParameterNames(network), ElementsAre("attn.in_proj_weight", "attn.in_proj_bias",
+                                                   "attn.out_proj.weight", "attn.out_proj.bias"));
+}
+
+TEST(NetworkTest, SharedParametersMayBeUnderBothNames) {
+  NetworkDescription description;
+  description.inputs = {Input("ids", {-1, -1}, DType::kInt64)};
+  description.layers = {Make("wte", Embedding{.num_embeddings = 7, .embedding_dim = 4}),
+                        Make("head", Linear{.out_features = 7}),
+                        Make("again", Linear{.out_features = 7, .bias = false}, {"wte"})};
+  description.layers[1].parameters_of = "wte";
+  description.layers[2].parameters_of = "head";
+  description.outputs = {{.name = "head", .shape = {}}, {.name = "again", .shape = {}}};
+  const Network network = MustBuild(std::move(description));
+  ASSERT_THAT(ParameterNames(network),
+              ElementsAre("wte.weight", "head.weight", "head.bias", "again.weight"));
+  EXPECT_TRUE(network.parameters()[0].required);
+  EXPECT_EQ(network.parameters()[1].same_as, "wte.weight");
+  EXPECT_FALSE(network.parameters()[1].required);
+  EXPECT_TRUE(network.parameters()[2].required) << "the embedding has none to share";
+  EXPECT_EQ(network.parameters()[3].same_as, "wte.weight") << "through the other";
+}
+
+TEST(NetworkTest, BroadcastsAsPyTorchDoes) {
+  NetworkDescription description;
+  description.inputs = {Input("x", {-1, 5, 4}), Input("y", {5, 1}),
+                        Input("n", {-1, 5, 1}, DType::kInt64)};
+  description.layers = {Make("sum", Elementwise{}, {"x", "y", "n"}),
+                        Make("large", Compare{.op = CompareOp::kGt, .value = 0.5})};
+  const Network network = MustBuild(std::move(description));
+  EXPECT_EQ(network.steps()[0].shape(), (Shape{-1, 5, 4}));
+  EXPECT_EQ(network.outputs()[0].dtype, DType::kBool);
 }
 
 struct Obstacle {

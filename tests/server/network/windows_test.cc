@@ -1,16 +1,19 @@
 // Output sizes of convolutions and pools, against what PyTorch 1.13 gave for random arguments.
 #include <gtest/gtest.h>
 
+#include <array>
 #include <cstdint>
-#include <optional>
 #include <string>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "server/network/layer_rules.h"
+#include "server/network/tensor_spec.h"
 
 namespace relight::network {
 namespace {
+
+using Pair = std::array<std::int64_t, 2>;
 
 struct Window {
   enum Kind { kConv, kMax, kAvg } kind;
@@ -236,19 +239,28 @@ constexpr Window kTable[] = {
     {Window::kAvg, {7, 10}, {5, 4}, {2, 4}, {1, 2}, {1, 1}, false, {3, 3}},
 };
 
+Sizes Both(const Pair& pair) { return {pair[0], pair[1]}; }
+
 LayerKind Kind(const Window& row) {
   switch (row.kind) {
     case Window::kConv:
-      return Conv2d{.in_channels = 4,
-                    .out_channels = 4,
-                    .kernel_size = row.kernel,
-                    .stride = row.stride,
-                    .padding = row.padding,
-                    .dilation = row.dilation};
+      return Conv{.in_channels = 4,
+                  .out_channels = 4,
+                  .kernel_size = Both(row.kernel),
+                  .stride = Both(row.stride),
+                  .padding = Both(row.padding),
+                  .dilation = Both(row.dilation)};
     case Window::kMax:
-      return MaxPool2d{row.kernel, row.stride, row.padding, row.dilation, row.ceil_mode};
+      return MaxPool{.kernel_size = Both(row.kernel),
+                     .stride = Both(row.stride),
+                     .padding = Both(row.padding),
+                     .dilation = Both(row.dilation),
+                     .ceil_mode = row.ceil_mode};
     case Window::kAvg:
-      return AvgPool2d{row.kernel, row.stride, row.padding, row.ceil_mode};
+      return AvgPool{.kernel_size = Both(row.kernel),
+                     .stride = Both(row.stride),
+                     .padding = Both(row.padding),
+                     .ceil_mode = row.ceil_mode};
   }
   return Identity{};
 }
@@ -263,27 +275,30 @@ TEST(WindowsTest, SizesAreThoseOfPyTorch) {
     SCOPED_TRACE(row_text);
     const Value input{.shape = {1, 4, row.input[0], row.input[1]}};
     Messages errors;
-    CheckArguments(kind, errors);
+    CompleteArguments(kind, errors);
     ASSERT_TRUE(errors.empty()) << errors[0];
-    const std::optional<Value> output = InferOutput(kind, {&input, 1}, errors);
+    const std::size_t slot = 0;
+    const std::vector<Value> output = InferOutputs(kind, {{&input, 1}, {&slot, 1}}, errors);
     const bool refused = row.output[0] == 0;
-    EXPECT_EQ(output.has_value(), !refused);
+    EXPECT_EQ(output.empty(), refused);
     EXPECT_EQ(errors.empty(), !refused);
-    if (output.has_value()) {
+    if (!output.empty()) {
       const std::vector<std::int64_t> expected = {1, 4, row.output[0], row.output[1]};
-      EXPECT_EQ(output->shape, expected);
+      EXPECT_EQ(output[0].shape, expected);
     }
   }
 }
 
 TEST(WindowsTest, FreeSizesStayFree) {
-  LayerKind kind = MaxPool2d{.kernel_size = {2, 2}, .stride = {2, 2}};
-  const Value input{.shape = {-1, 3, -1, 8}, .batched = true};
+  LayerKind kind = MaxPool{.kernel_size = {2, 2}, .stride = {2, 2}};
+  const Value input{.shape = {-1, 3, -1, 8}, .rows = Rows::Along(0)};
+  const std::size_t slot = 0;
   Messages errors;
-  const std::optional<Value> output = InferOutput(kind, {&input, 1}, errors);
-  ASSERT_TRUE(output.has_value());
-  EXPECT_EQ(output->shape, (std::vector<std::int64_t>{-1, 3, -1, 4}));
-  EXPECT_TRUE(output->batched);
+  CompleteArguments(kind, errors);
+  const std::vector<Value> output = InferOutputs(kind, {{&input, 1}, {&slot, 1}}, errors);
+  ASSERT_EQ(output.size(), 1U);
+  EXPECT_EQ(output[0].shape, (Sizes{-1, 3, -1, 4}));
+  EXPECT_TRUE(output[0].rows.along(0));
 }
 
 }  // namespace

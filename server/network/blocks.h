@@ -1,0 +1,47 @@
+// Layers under a common name, and the same layers several times, as the flat list of a network.
+#ifndef RELIGHT_SERVER_NETWORK_BLOCKS_H_
+#define RELIGHT_SERVER_NETWORK_BLOCKS_H_
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "server/network/network.h"
+
+namespace relight::network {
+
+struct BlockEntry;
+
+// The names of its layers have its own and a dot before them. What it is fed they call "input" (and
+// "input:1", ...); what its last layer gives is its output.
+struct Block {
+  std::string name = {};
+  std::vector<std::string> inputs = {};
+  std::vector<BlockEntry> entries = {};
+  // So many times, each time fed what the one before gave, under "NAME.0", "NAME.1", ...; absent:
+  // once, under its own name.
+  std::optional<std::int64_t> repeat = std::nullopt;
+  std::int64_t first = 0;  // The first number.
+  int line = 0;
+};
+
+struct BlockEntry {
+  std::variant<Layer, Block> what;
+};
+
+inline constexpr std::size_t kMaxLayers = 100'000;
+inline constexpr std::size_t kMaxBlockDepth = 32;
+
+// The layers of a network whose entries these are and whose first input has this name, in the order
+// in which they run, with whole names of their own and of what they are fed. Names that mean
+// nothing here are left for Network::Build to refuse. INVALID_ARGUMENT, all errors at once as
+// Network::Build has them, for blocks that hold nothing, and for more than kMaxLayers layers.
+absl::StatusOr<std::vector<Layer>> ExpandBlocks(const std::vector<BlockEntry>& entries,
+                                                const std::string& first_input);
+
+}  // namespace relight::network
+
+#endif  // RELIGHT_SERVER_NETWORK_BLOCKS_H_
