@@ -6,6 +6,7 @@ from .inputs import NAMES
 from .operands import ConstantTensor, Operand, is_number
 from .problems import Refusal
 from .registry import converts, converts_modules, register_modules
+from .steps import WHY_FIXED, Varying
 
 # Activations without arguments, by their names in torch, torch.nn.functional or as methods.
 UNARY = {
@@ -117,6 +118,8 @@ def type_(call, input, *others, **named):
 
 def number_of(argument):
     """The number that an argument is, or None."""
+    if isinstance(argument, Varying):
+        raise Refusal(f"computes with a size that is known only at run time: {WHY_FIXED}")
     if is_number(argument):
         return argument
     return argument.number if isinstance(argument, ConstantTensor) and argument.rank == 0 else None

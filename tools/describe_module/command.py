@@ -19,7 +19,7 @@ def main(arguments):
     # As python3 -m has it, so that "package.module" is what it is for the trainer.
     sys.path.insert(0, os.getcwd())
     try:
-        text = describe(load_module(options.module, dict(options.arg)), options.input)
+        text = describe(load_module(options.module, dict(options.arg)), options.input, options.leave_aside)
     except DescriptionError as error:
         print("\n".join(error.problems), file=sys.stderr)
         return 1
@@ -42,6 +42,9 @@ def _parser():
                         help="an argument of forward, such as x=FP32[-1,3,224,224]; -1 is a free dimension, the "
                         "first one the batch's; may be repeated, and left out where the first layer says it")
     parser.add_argument("--output", metavar="FILE", help="where to write; the standard output if left out")
+    parser.add_argument("--leave-aside", action="store_true",
+                        help="let checkpoints hold tensors that forward never uses, such as those of a head that is "
+                        "only trained with: checkpoints { strict: false }")
     return parser
 
 

@@ -1,53 +1,63 @@
 """A whole module as model.textproto."""
 
+import collections
 import inspect
 import operator
 import re
 
 import torch
 
-from . import arithmetic, einsum, reductions, sequences, shapes, transformer, weighted, windows  # noqa: F401 (they register)
-from .inputs import NAMES, Input, deduce_input, parse_input, plans
+# Each of these registers what it converts.
+from . import arithmetic, einsum, parts, reductions, sequences, shapes, transformer, weighted, windows  # noqa: F401
+from .inputs import ASK, NAMES, Input, deduce_input, parse_input, plans
 from .network import Network
 from .operands import Refused
 from .problems import DescriptionError, DoesNotRun, Refusal
 from .state import unread_inputs, unread_keys, wrong_keys
-from .steps import Step, merge
+from .steps import UNKNOWN, Step, merge
 from .text import description_text
 from .tracing import trace
 from .translation import Call, Translator
 
+UNREAD = ("{} is in the state dict, but forward never uses it, or nothing that it makes of it reaches an "
+          "output: take it out of the module, or say --leave-aside")
 
-def describe(module, inputs=()):
+
+def describe(module, inputs=(), leave_aside=False):
     """The text of a model.textproto that says what `module` computes in eval mode.
 
     `inputs`: what forward is given, each an Input or as in "x=FP32[-1,3,224,224]"; may be left out
-    where the first layer says it. Raises DescriptionError with all that stands in the way.
+    where the first layer says it. `leave_aside`: the state dict may hold what forward never uses. Raises
+    DescriptionError with all that stands in the way.
     """
     specs, deduced_from = _inputs(module, inputs)
     modes = {part: part.training for part in module.modules()}
     module.eval()
     try:
-        return _describe(module, specs, deduced_from)
+        return _describe(module, specs, deduced_from, leave_aside)
     finally:
         for part, mode in modes.items():
             part.training = mode
 
 
 def _inputs(module, given):
-    specs = [spec if isinstance(spec, Input) else parse_input(spec) for spec in given]
+    try:
+        specs = [spec if isinstance(spec, Input) else parse_input(spec) for spec in given]
+    except ValueError as error:
+        raise DescriptionError([str(error)]) from None
     parameters = inspect.signature(module.forward).parameters.values()
     named = [one for one in parameters if one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)]
     problems = [f'--input {spec.name}: forward has no such argument, it has {", ".join(one.name for one in named)}'
                 for spec in specs if spec.name not in {one.name for one in named}]
+    counts = collections.Counter(spec.name for spec in specs)
+    problems += [f"--input {name}: is given {count} times" for name, count in counts.items() if count > 1]
     missing = [one.name for one in named
                if one.default is one.empty and one.name not in {spec.name for spec in specs}]
     problems += [] if problems or not missing or not specs else [
-        f'argument "{name}" of forward: give its type and shape, as in --input {name}=FP32[-1,3,224,224]'
-        for name in missing]
+        ASK.format(name) for name in missing]
     if type(module).__module__.startswith("torch.nn.") and not isinstance(module, torch.nn.Sequential):
-        problems.append(f"a {type(module).__name__} by itself has parameters without names: put it into a module, such "
-                        "as torch.nn.Sequential")
+        problems.append(f"a {type(module).__name__} by itself has parameters without names: put it into a module, "
+                        "such as torch.nn.Sequential")
     if problems:
         raise DescriptionError(problems)
     if not specs:
@@ -57,7 +67,7 @@ def _inputs(module, given):
     return sorted(specs, key=lambda spec: order.index(spec.name)), None
 
 
-def _describe(module, specs, deduced_from=None):
+def _describe(module, specs, deduced_from, leave_aside):
     steps, result, problems = merge(_traces(module, specs))
     if deduced_from is not None:
         _check_deduced(steps, deduced_from)
@@ -66,16 +76,19 @@ def _describe(module, specs, deduced_from=None):
     translator = Translator(module, network, _used_parts(live))
     translator.run(live)
     problems += translator.problems
-    if result is not None:
+    unread = {}
+    if result is not UNKNOWN:
         outputs = _outputs(result, translator, problems)
-        problems += unread_keys(module, translator.read_keys, network)
+        unread = unread_keys(module, translator.read_keys, network)
+        problems += unread_inputs(network, specs, live, [value for _, value, _ in outputs])
+        problems += [] if leave_aside else [UNREAD.format(name) for name in unread.values()]
     if problems:
         raise DescriptionError(list(dict.fromkeys(problems)))
     declared = _name_outputs(network, outputs)
-    problems = unread_inputs(network, specs) + wrong_keys(module, network)
+    problems = unread_inputs(network, specs) + wrong_keys(module, network, unread)
     if problems:
         raise DescriptionError(problems)
-    return description_text([tuple(spec) for spec in specs], declared, network)
+    return description_text([tuple(spec) for spec in specs], declared, network, leaves_aside=bool(unread))
 
 
 def _traces(module, specs):
@@ -110,13 +123,12 @@ def _check_deduced(steps, path):
     placeholder = next(step for step in steps if step.op == "placeholder")
     users = [step for step in steps if placeholder in step.inputs()]
     if [(step.op, step.target) for step in users] != [("call_module", path)]:
-        raise DescriptionError([f'argument "{placeholder.name}" of forward: give its type and shape, as in --input '
-                                f"{placeholder.name}=FP32[-1,3,224,224]"])
+        raise DescriptionError([ASK.format(placeholder.target)])
 
 
 def _live(steps, result):
     """What an output depends on, in order. All of them where tracing came to no output."""
-    if result is None:
+    if result is UNKNOWN:
         return steps
     live = set()
     pending = [value for _, value in _flattened("", result) if isinstance(value, Step)]

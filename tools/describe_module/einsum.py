@@ -12,7 +12,8 @@ def einsum(call, equation, *operands):
     operands = operands[0] if len(operands) == 1 and isinstance(operands[0], (list, tuple)) else operands
     inputs, arrow, output = equation.replace(" ", "").partition("->")
     labels = inputs.split(",")
-    if len(operands) != 2 or not arrow or "." in equation or any(len(set(one)) != len(one) for one in (*labels, output)):
+    repeats = any(len(set(one)) != len(one) for one in (*labels, output))
+    if len(operands) != 2 or not arrow or "." in equation or repeats:
         raise Refusal(f'"{equation}": {WHY}')
     left, right = labels
     shared = set(left) & set(right)

@@ -1,6 +1,7 @@
 """What forward is given: types, shapes, and the sizes to trace with."""
 
 import itertools
+import math
 import re
 import typing
 
@@ -15,6 +16,8 @@ DATATYPES = {name: getattr(torch, type_name) for name, type_name in {
     "UINT16": "uint16", "UINT32": "uint32", "UINT64": "uint64",
 }.items() if hasattr(torch, type_name)}
 NAMES = {dtype: name for name, dtype in DATATYPES.items()}
+
+ASK = 'argument "{0}" of forward: give its type and shape, as in --input {0}=FP32[-1,3,224,224]'
 
 
 class Input(typing.NamedTuple):
@@ -54,27 +57,28 @@ def deduce_input(module, names):
     spatial_dims = {torch.nn.Conv1d: 1, torch.nn.Conv2d: 2, torch.nn.Conv3d: 3}
     if len(names) == 1:
         for path, layer in module.named_modules():
-            if type(layer) is torch.nn.Linear:
+            if isinstance(layer, torch.nn.Linear) and layer.in_features:
                 return Input(names[0], "FP32", (-1, layer.in_features)), path
             if type(layer) in spatial_dims:
                 free = (-1,) * spatial_dims[type(layer)]
                 return Input(names[0], "FP32", (-1, layer.in_channels, *free)), path
             if any(True for _ in layer.parameters(recurse=False)):
                 break
-    raise DescriptionError([
-        f'argument "{name}" of forward: give its type and shape, as in --input {name}=FP32[-1,3,224,224]'
-        for name in names])
+    raise DescriptionError([ASK.format(name) for name in names])
 
 
 # The sizes to trace with. A size that follows from the inputs must be told from a constant, and from
-# another one: so there are two runs, whose free dimensions are primes, and multiples of them for
-# modules that halve sizes over and over. They are far apart, so that they stay different when they
-# are halved; and longer in the first run than in the second, so that what is cut off at some length
-# shows.
+# another one: so there are two runs, of different sizes, and multiples of some number for modules that
+# halve sizes over and over. Those of a run are far apart, so that they stay different when they are
+# halved; those of the first run are longer, so that what is cut off at some length shows; and by no
+# small number do both leave the same remainder, so that what is made up for where something does not
+# divide them shows, too.
 
+SMALL_PRIMES = 2 * 3 * 5 * 7 * 11 * 13
 # The least size in each run; smaller ones for what has a maximum, larger ones for long windows.
 LEAST = [(64, 5), (64, 64), (5, 5), (512, 512), (2048, 2048)]
 MULTIPLES = [1, 2, 4, 8, 16, 32, 64, 128]
+MOST_PIXELS = 2**18
 
 
 def plans(inputs):
@@ -96,30 +100,37 @@ def _sizes(free):
         scales = scales[:1]
     usual, unusual = _groupings(free)
     for groupings, most in ((usual, 400), (unusual, 100)):
-        choices = ((grouping, *scale) for scale in scales for grouping in groupings)
-        for choice in itertools.islice(choices, most):
-            yield _sizes_of(*choice)
+        choices = (_sizes_of(grouping, *scale) for scale in scales for grouping in groupings)
+        yield from itertools.islice(filter(_is_affordable, choices), most)
+
+
+def _is_affordable(sizes):
+    """Whether no input has so many pixels that networks of images take long."""
+    names = {name for name, _ in sizes}
+    shapes = [[pair[0] for (owner, _), pair in sizes.items() if owner == name] for name in names]
+    return all(len(shape) < 3 or math.prod(shape) <= MOST_PIXELS for shape in shapes)
 
 
 def _sizes_of(grouping, multiple, least):
     # What is probably the batch is small, for that is what tracing costs.
     batches = [group for group in grouping if all(dim == 0 for _, dim in group)]
     others = [group for group in grouping if group not in batches]
-    small = zip(_primes(), itertools.islice(_primes(), 1, None))
-    sizes = {place: pair for group, pair in zip(batches, small) for place in group}
+    sizes = {place: (2 + index, 3 + index) for index, group in enumerate(batches) for place in group}
     taken = set()
     for index, group in enumerate(others):
-        pair = []
-        for far in (least[0] * (index + 1), least[1] * (len(others) - index)):
-            pair.append(next(multiple * prime for prime in _primes()
-                             if multiple * prime >= far and multiple * prime not in taken))
-            taken.add(pair[-1])
-        sizes.update(dict.fromkeys(group, tuple(pair)))
+        first = _next(least[0] * (index + 1), multiple, taken, lambda count: all(
+            count % divisor for divisor in range(2, int(count**0.5) + 1)))
+        second = _next(least[1] * (len(others) - index), multiple, taken | {first}, lambda count: math.gcd(
+            first // multiple - count, SMALL_PRIMES) == 1)
+        taken |= {first, second}
+        sizes.update(dict.fromkeys(group, (first, second)))
     return sizes
 
 
-def _primes():
-    return (n for n in itertools.count(2) if all(n % divisor for divisor in range(2, int(n**0.5) + 1)))
+def _next(least, multiple, taken, fits):
+    """The first multiple from `least` on, and not of 1, whose count fits."""
+    counts = itertools.count(max(2, -(-least // multiple)))
+    return next(multiple * count for count in counts if multiple * count not in taken and fits(count))
 
 
 def _groupings(free):
@@ -128,6 +139,8 @@ def _groupings(free):
     batch = [place for place in free if place[1] == 0]
     others = [place for place in free if place[1] != 0]
     usual = [([batch] if batch else []) + partition for partition in _finest_first(others)]
+    if len({name for name, _ in free}) == 1:
+        return usual, []
     return usual, [partition for partition in _finest_first(free) if partition not in usual]
 
 

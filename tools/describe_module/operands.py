@@ -83,11 +83,8 @@ class ConstantTensor(Operand):
             map(torch.equal, self.tensors, other.tensors))
 
 
-class Refused(Operand):
-    """What an operation that was refused would have given: nothing more is said about it."""
-
-    def __init__(self):
-        super().__init__((), None)
+class Refused(Computed):
+    """What an operation that was refused would have given."""
 
 
 def is_number(value) -> bool:

@@ -2,7 +2,6 @@
 
 import math
 
-from .inputs import NAMES
 from .operands import Operand
 from .problems import Refusal
 from .registry import converts, converts_modules, register_modules
@@ -165,19 +164,3 @@ def clamp_min(call, input, min):
 @converts("torch.clamp_max", ".clamp_max")
 def clamp_max(call, input, max):
     return clamp(call, input, max=max)
-
-
-def ones_or_zeros(number):
-    def convert(call, input, dtype=None, layout=None, device=None, requires_grad=False, memory_format=None):
-        return call.full(input, number, NAMES[call.step.dtype])
-    return convert
-
-
-converts("torch.zeros_like")(ones_or_zeros(0))
-converts("torch.ones_like")(ones_or_zeros(1))
-
-
-@converts("torch.full_like")
-def full_like(call, input, fill_value, dtype=None, layout=None, device=None, requires_grad=False,
-              memory_format=None):
-    return call.full(input, fill_value, NAMES[call.step.dtype])

@@ -41,6 +41,23 @@ def converts_modules(*names):
     return register
 
 
+# What subclasses may have of their own and still compute the same.
+_HOW_IT_IS_MADE = {"__init__", "__doc__", "__module__", "__annotations__", "__constants__", "__repr__", "extra_repr",
+                   "reset_parameters", "_reset_parameters", "_init_weights", "__firstlineno__",
+                   "__static_attributes__"}
+
+
+def layer_class(module):
+    """The class of torch.nn that a module computes like: its own, or one that it only makes otherwise. None
+    where there is no converter for that."""
+    classes = type(module).__mro__
+    for depth, known in enumerate(classes):
+        if known in MODULES:
+            changed = {name for own in classes[:depth] for name in vars(own) if hasattr(known, name)}
+            return known if changed <= _HOW_IT_IS_MADE else None
+    return None
+
+
 def register_modules(converter, modules):
     """Layers that are what `converter` says with their attributes for arguments: by name, the attributes."""
     for name, attributes in modules.items():

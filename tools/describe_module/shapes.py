@@ -1,18 +1,17 @@
-"""What arranges numbers otherwise: views, parts, and what is put together."""
+"""What arranges numbers otherwise, or repeats them."""
 
 import math
 
 import torch
 
-from .network import Value
-from .operands import Operand, StateTensor
+from .operands import StateTensor
 from .problems import Refusal
 from .registry import FUNCTIONS, converts, converts_modules, register_modules
 from .sizes import Size
 from .steps import WHY_FIXED, Varying
 
 
-def _spread(sizes):
+def spread(sizes):
     """(2, 3) from both x.view(2, 3) and x.view((2, 3))."""
     return tuple(sizes[0]) if len(sizes) == 1 and isinstance(sizes[0], (tuple, list)) \
         and not isinstance(sizes[0], Varying) else sizes
@@ -25,7 +24,7 @@ def _spread(sizes):
 def view(call, input, *shape):
     if len(shape) == 1 and isinstance(shape[0], torch.dtype):
         raise Refusal("takes the bits of numbers for others")
-    return reshape(call, input, _spread(shape))
+    return reshape(call, input, spread(shape))
 
 
 @converts("torch.reshape")
@@ -73,7 +72,7 @@ def _regroup(call, input, wanted):
         if len(have) > 1:
             value = call.add("flatten", value, start_dim=have[0], end_dim=have[-1])
         if len(want) > 1:
-            value = unflattened(call, value, have[0], [_sizes(wanted, dim) for dim in want])
+            value = unflattened(call, value, have[0], [sizes_of(wanted, dim) for dim in want])
     return value
 
 
@@ -99,7 +98,7 @@ def _parts(sizes):
     return parts
 
 
-def _sizes(shapes, dim):
+def sizes_of(shapes, dim):
     return tuple(shape[dim] for shape in shapes)
 
 
@@ -139,7 +138,7 @@ register_modules(flatten, {"Flatten": ["start_dim", "end_dim"]})
 def unflatten(call, input, dim, sizes):
     start = dim % input.rank
     return call.add("unflatten", input, dim=dim,
-                    sizes=_parts([_sizes(call.step.shapes, start + at) for at in range(len(sizes))]))
+                    sizes=_parts([sizes_of(call.step.shapes, start + at) for at in range(len(sizes))]))
 
 
 @converts_modules("Unflatten")
@@ -149,7 +148,7 @@ def unflatten_module(call, module, input):
 
 @converts(".permute")
 def permute_method(call, input, *dims):
-    return permute(call, input, _spread(dims))
+    return permute(call, input, spread(dims))
 
 
 @converts("torch.permute")
@@ -212,7 +211,7 @@ def unsqueeze(call, input, dim):
 
 @converts("torch.squeeze", ".squeeze")
 def squeeze(call, input, *dims, dim=None):
-    dims = _spread(dims) or (() if dim is None else _spread((dim,)))
+    dims = spread(dims) or (() if dim is None else spread((dim,)))
     if not dims and not input.is_fixed:
         raise Refusal("would drop a dimension of the inputs' whenever it is 1: say which, as in squeeze(-1)")
     value = input
@@ -240,14 +239,14 @@ def expand_as(call, input, other):
 
 @converts(".repeat", "torch.tile", ".tile")
 def repeat(call, input, *repeats):
-    counts = _spread(repeats)
+    counts = spread(repeats)
     counts = (1,) * (input.rank - len(counts)) + tuple(counts)
     value = call.value(input)
     for _ in range(len(counts) - input.rank):
         value = call.add("unsqueeze", value)
     shapes = [(1,) * (len(counts) - input.rank) + shape for shape in input.shapes]
     for dim, count in enumerate(counts):
-        if _sizes(shapes, dim) != (1,) * len(shapes) and count != 1:
+        if sizes_of(shapes, dim) != (1,) * len(shapes) and count != 1:
             if isinstance(count, Varying):
                 raise Refusal(f"repeats dimension {dim} as often as is known only at run time")
             value = call.add("concat", *[value] * count, dim=dim)
@@ -265,171 +264,3 @@ def repeat_interleave(call, input, repeats, dim=None, output_size=None):
     value = call.add("unsqueeze", input, dim=at + 1)
     value = call.add("concat", *[value] * repeats, dim=at + 1)
     return call.add("flatten", value, start_dim=at, end_dim=at + 1)
-
-
-# Parts.
-
-
-@converts("operator.getitem")
-def getitem(call, input, index):
-    if isinstance(input, tuple):
-        return _part(input, index)
-    indices = index if isinstance(index, tuple) else (index,)
-    if any(isinstance(one, (Operand, list)) for one in indices):
-        return _looked_up(call, input, indices)
-    whole = value = call.value(input)
-    dim = 0
-    for one, source in _places(indices, input.rank):
-        if one is None:
-            value = call.add("unsqueeze", value, dim=dim)
-            dim += 1
-        elif isinstance(one, slice):
-            value = _sliced(call, value, input, source, dim, one)
-            dim += 1
-        else:
-            value = call.add("select", value, dim=dim, index=_from_end(one, input.sizes(source)))
-    return input if value is whole else value
-
-
-def _part(parts, index):
-    if parts[index] is None:
-        raise Refusal(f"there is no layer for result {index} of it")
-    return parts[index]
-
-
-def _places(indices, rank):
-    """Each index, and the dimension that it is about (None: a new one)."""
-    if not any(one is Ellipsis for one in indices):
-        indices = (*indices, Ellipsis)
-    named = sum(one is not None and one is not Ellipsis for one in indices)
-    places, dim = [], 0
-    for one in indices:
-        if one is Ellipsis:
-            places += [(slice(None), dim + skipped) for skipped in range(rank - named)]
-            dim += rank - named
-        elif one is None:
-            places.append((None, None))
-        else:
-            places.append((one, dim))
-            dim += 1
-    return places
-
-
-def _from_end(index, sizes):
-    """A place in a dimension: counted from the end where it follows from the dimension's size."""
-    if not isinstance(index, Varying):
-        return index
-    offsets = {place - size for place, size in zip(index.values, sizes)}
-    if len(offsets) > 1 or next(iter(offsets)) > 0:
-        raise Refusal(f"takes a part up to a size that is known only at run time: {WHY_FIXED}")
-    return offsets.pop()
-
-
-def _sliced(call, value, input, source, dim, part):
-    sizes = input.sizes(source)
-    start = 0 if part.start is None else _from_end(part.start, sizes)
-    end = None if part.stop is None else _from_end(part.stop, sizes)
-    if isinstance(part.stop, Varying) and end == 0:
-        end = None  # All of them.
-    step = 1 if part.step is None else part.step
-    # What is written down may cut longer inputs off; nothing is cut off what is always shorter.
-    if end is not None and len(set(sizes)) == 1 and end >= sizes[0]:
-        end = None
-    if (start, end, step) == (0, None, 1):
-        return value
-    return call.add("slice", value, dim=dim, start=start or None, end=end, step=step)
-
-
-def _looked_up(call, input, indices):
-    """table[indices]: an embedding."""
-    from .weighted import embedding
-    is_table = len(indices) == 1 and isinstance(input, StateTensor) and input.rank == 2
-    if is_table and isinstance(indices[0], Operand) and indices[0].dtype in (torch.int32, torch.int64):
-        return embedding(call, indices[0], input)
-    raise Refusal("takes parts by a tensor of indices, of which only rows of a matrix of parameters can be said")
-
-
-@converts("torch.select", ".select")
-def select(call, input, dim, index):
-    return call.add("select", input, dim=dim, index=_from_end(index, input.sizes(dim)))
-
-
-@converts("torch.narrow", ".narrow")
-def narrow(call, input, dim, start, length):
-    if isinstance(start, Varying) or isinstance(length, Varying):
-        raise Refusal(f"takes a part of a size that is known only at run time: {WHY_FIXED}")
-    return _sliced(call, call.value(input), input, dim, dim, slice(start, start + length))
-
-
-@converts("torch.split", ".split")
-def split(call, input, split_size=None, dim=0, split_size_or_sections=None):
-    sizes = split_size if split_size_or_sections is None else split_size_or_sections
-    sizes = [sizes] if isinstance(sizes, (int, Varying)) else list(sizes)
-    return _outputs(call, call.add("split", input, split_size=sizes, dim=dim))
-
-
-@converts("torch.split_with_sizes", ".split_with_sizes")
-def split_with_sizes(call, input, split_sizes, dim=0):
-    return split(call, input, split_sizes, dim)
-
-
-@converts("torch.chunk", ".chunk")
-def chunk(call, input, chunks, dim=0):
-    if isinstance(input.size(dim), Varying):
-        raise Refusal(f"halves or quarters a size that is known only at run time: {WHY_FIXED}")
-    return _outputs(call, call.add("chunk", input, chunks=chunks, dim=dim))
-
-
-def _outputs(call, value):
-    return tuple(Value(value.layer, index) for index in range(len(call.step.examples[0])))
-
-
-@converts("torch.unbind", ".unbind")
-def unbind(call, input, dim=0):
-    return tuple(call.add("select", input, dim=dim, index=index) if call.uses_part(index) else None
-                 for index in range(len(call.step.examples[0])))
-
-
-# Put together.
-
-
-@converts("torch.cat", "torch.concat", "torch.concatenate")
-def cat(call, tensors, dim=0):
-    return call.add("concat", *tensors, dim=dim) if len(tensors) > 1 else tensors[0]
-
-
-@converts("torch.stack")
-def stack(call, tensors, dim=0):
-    if len(tensors) == 1:
-        return call.add("unsqueeze", tensors[0], dim=dim)
-    return call.add("stack", *tensors, dim=dim)
-
-
-@converts("torch.hstack")
-def hstack(call, tensors):
-    return cat(call, tensors, 0 if tensors[0].rank == 1 else 1)
-
-
-@converts("torch.vstack")
-def vstack(call, tensors):
-    return stack(call, tensors) if tensors[0].rank == 1 else cat(call, tensors)
-
-
-@converts("torch.roll", ".roll")
-def roll(call, input, shifts, dims=None):
-    shifts, dims = ([one] if isinstance(one, int) else one for one in (shifts, dims))
-    if dims is None or any(isinstance(shift, Varying) for shift in shifts):
-        raise Refusal("only shifts by numbers along named dimensions can be said")
-    value = call.value(input)
-    for shift, dim in zip(shifts, dims):
-        size = input.size(dim)
-        shift = shift if isinstance(size, Varying) else shift % size
-        if shift:
-            last = call.add("slice", value, dim=dim, start=-shift)
-            value = call.add("concat", last, call.add("slice", value, dim=dim, end=-shift), dim=dim)
-    return value
-
-
-@converts("torch.outer", ".outer")
-def outer(call, input, vec2):
-    return call.add("mul", call.add("unsqueeze", input, dim=1), vec2)

@@ -10,7 +10,11 @@ import typing
 
 import torch
 
+# Whose frames are neither of forward's.
 _LIBRARIES = (os.path.dirname(torch.__file__) + os.sep, os.path.dirname(__file__) + os.sep)
+
+
+outermost = None  # The code that calls forward: what called that is none of forward's.
 
 
 class Comparison(typing.NamedTuple):
@@ -28,9 +32,11 @@ def is_users(frame):
 
 
 def user_frame():
-    """The innermost of the user's frames."""
+    """The innermost frame of forward, or None between its calls."""
     frame = sys._getframe(1)
     while frame is not None and not is_users(frame):
+        if frame.f_code is outermost:
+            return None
         frame = frame.f_back
     return frame
 

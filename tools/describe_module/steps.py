@@ -11,6 +11,8 @@ from .sizes import Size
 
 WHY_FIXED = "if it is always the same, give it in --input instead of -1"
 
+UNKNOWN = object()
+
 
 class Varying(typing.NamedTuple):
     """A number that follows from the sizes of the inputs: its value in each run."""
@@ -61,7 +63,8 @@ class Step:
 
 
 def merge(traces):
-    """Steps, what forward returned with Steps for tensors, and problems."""
+    """Steps, what forward returned with Steps for tensors (UNKNOWN where it did not come to that), and
+    problems."""
     problems = _branches(traces)
     steps = {}  # By the first trace's nodes.
     count = min(len(trace.nodes) for trace in traces)
@@ -85,7 +88,7 @@ def merge(traces):
                         f"on a size that is known only at run time: {WHY_FIXED}")
         raise DescriptionError(problems)
     if traces[0].end:
-        return list(steps.values()), None, problems + [traces[0].end]
+        return list(steps.values()), UNKNOWN, problems + [traces[0].end]
     try:
         result = _merge([trace.result for trace in traces], steps)
     except _Differ:
@@ -131,7 +134,7 @@ def _merge(values, steps):
     plain = [int(value) if isinstance(value, Size) else value for value in values]
     if any(type(value) is not type(plain[0]) for value in plain):
         raise _Differ()
-    if all(value == plain[0] for value in plain):
+    if all(value == plain[0] or value != value and plain[0] != plain[0] for value in plain):  # NaN, too.
         return first
     if type(plain[0]) in (int, float):
         return Varying(tuple(plain))

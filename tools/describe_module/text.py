@@ -5,10 +5,12 @@ import json
 from .network import Value
 
 
-def description_text(inputs, outputs, network):
-    """`inputs` and `outputs`: (name, datatype, shape)."""
+def description_text(inputs, outputs, network, leaves_aside=False):
+    """`inputs` and `outputs`: (name, datatype, shape). `leaves_aside`: whether checkpoints hold more than is
+    needed."""
     lines = [_tensor("input", *tensor) for tensor in inputs]
     lines += [_tensor("output", *tensor) for tensor in outputs]
+    lines += ["checkpoints { strict: false }"] if leaves_aside else []
     lines += ["network {", *_layers(network.layers, network.follows, "  "), "}"]
     return "\n".join(lines) + "\n"
 

@@ -12,7 +12,9 @@ import typing
 import torch
 import torch.fx
 
+from . import sizes
 from .problems import DoesNotRun, Untraceable
+from .registry import layer_class
 from .sizes import Comparison, Size, is_users, location, place
 
 # What gives no tensor and yet is the same for all requests of a shape. Anything else that gives no
@@ -20,7 +22,15 @@ from .sizes import Comparison, Size, is_users, location, place
 READS_NO_NUMBERS = {
     "size", "dim", "ndimension", "numel", "nelement", "stride", "storage_offset", "element_size", "type",
     "get_device", "is_contiguous", "is_floating_point", "is_complex", "is_signed", "is_same_size",
-    "is_inference", "is_conj", "is_neg", "has_names", "is_tensor", "result_type", "eq", "ne", "_assert"}
+    "is_inference", "is_conj", "is_neg", "has_names", "is_tensor", "result_type", "eq", "ne", "len", "_assert"}
+# What gives a tensor of its own numbers, in which those of its input do not matter.
+MAKES_CONSTANTS = {"new_zeros", "new_ones", "new_full", "new_tensor", "zeros_like", "ones_like", "full_like"}
+# Mistakes that other sizes do not mend.
+MISTAKES = (AttributeError, ImportError, KeyError, NameError, NotImplementedError, TypeError)
+
+# As people write them.
+MODULE_NAMES = {"_operator": "operator", "torch.nn.functional": "F", "torch._C._nn": "F", "torch._VF": "torch",
+                "torch.functional": "torch"}
 
 
 class Trace(typing.NamedTuple):
@@ -43,10 +53,15 @@ def trace(module, inputs):
             end = str(error)
         except DoesNotRun:
             raise
+        except MISTAKES as error:
+            end = f"{_origin(error)}: {_shortened(error)}"
         except Exception as error:  # Forward is anybody's code.
             raise DoesNotRun(f"{_origin(error)}: {_shortened(error)}") from error
     nodes = [node for node in tracer.graph.nodes if node in tracer.examples]
     return Trace(nodes, tracer.examples, tracer.result, Size.comparisons, end)
+
+
+sizes.outermost = trace.__code__
 
 
 class _Tracer(torch.fx.Tracer):
@@ -90,6 +105,9 @@ class _Tracer(torch.fx.Tracer):
         finally:
             self._path.pop()
 
+    def is_leaf_module(self, m, module_qualified_name):
+        return super().is_leaf_module(m, module_qualified_name) or layer_class(m) is not None
+
     def getattr(self, attr, attr_val, parameter_proxy_cache):
         if self._evaluating:
             return attr_val
@@ -126,6 +144,8 @@ class _Tracer(torch.fx.Tracer):
             return f".{node.target}()"
         if node.op == "call_module":
             return type(self.root.get_submodule(node.target)).__name__
+        if node.target is getattr:
+            return f".{node.args[1]}"
         return function_name(node.target) if node.op == "call_function" else str(node.target)
 
     # Examples.
@@ -158,6 +178,10 @@ class _Tracer(torch.fx.Tracer):
 
     def _given(self, node, result):
         """What forward gets to see of a result."""
+        name = str(getattr(node.target, "__name__", node.target))
+        if name in MAKES_CONSTANTS and len(node.all_input_nodes) == 1:
+            self.graph.erase_node(node)
+            return result
         if isinstance(result, torch.Tensor):
             self.examples[node] = result
             self._versions[node] = result._version
@@ -170,10 +194,10 @@ class _Tracer(torch.fx.Tracer):
             plain = type(result) in (tuple, list)
             return (type(result) if plain or hasattr(result, "n_fields") else tuple)(items)
         self.graph.erase_node(node)
-        name = str(getattr(node.target, "__name__", node.target))
         if name not in READS_NO_NUMBERS:
-            raise Untraceable(f"{node.meta['where']}: {node.meta['operation']} reads the numbers in a tensor, "
-                              "which differ from request to request")
+            what = "decides by" if name == "__bool__" else f"{node.meta['operation']} reads"
+            raise Untraceable(f"{node.meta['where']}: {what} the numbers in a tensor, which differ from request to "
+                              "request")
         return _sized(result)
 
     def _part(self, node, index, item):
@@ -249,7 +273,7 @@ def _sized(value):
 
 
 def _call(module, *args, **kwargs):
-    if type(module) is torch.nn.SyncBatchNorm:  # Which older releases do not run on CPUs.
+    if isinstance(module, torch.nn.SyncBatchNorm):  # Which older releases do not run on CPUs.
         return torch.nn.functional.batch_norm(*args, module.running_mean, module.running_var, module.weight,
                                               module.bias, not module.track_running_stats, eps=module.eps)
     return module(*args, **kwargs)
@@ -268,10 +292,13 @@ def _is_wrapped(target):
 
 
 def function_name(target):
-    """"torch.cumsum", "F.relu", "operator.add"."""
-    module = (getattr(target, "__module__", None) or "torch").replace("_operator", "operator")
-    module = {"torch.nn.functional": "F", "torch._C._nn": "F", "torch._VF": "torch"}.get(module, module)
-    return f"{module}.{getattr(target, '__name__', target)}"
+    """"torch.cumsum", "F.relu", "torch.fft.rfft", "operator.add"."""
+    module = getattr(target, "__module__", None) or "torch"
+    name = getattr(target, "__name__", str(target))
+    family = module.removeprefix("torch._C._")
+    if family in ("fft", "linalg", "special"):
+        return f"torch.{family}.{name.removeprefix(family + '_')}"
+    return f"{MODULE_NAMES.get(module, module)}.{name}"
 
 
 def _origin(error):

@@ -7,7 +7,7 @@ import torch
 from .network import Layer, Value
 from .operands import Computed, Operand
 from .problems import Refusal
-from .registry import MODULES, converts_modules, function_converter
+from .registry import MODULES, converts_modules, function_converter, layer_class
 from .sequences import attended, attention_arguments, is_causal_mask
 
 
@@ -33,7 +33,7 @@ class _Block:
 
     def norm(self, name, value):
         norm = getattr(self.module, name)
-        if type(norm) is not torch.nn.LayerNorm:
+        if layer_class(norm) is not torch.nn.LayerNorm:
             raise Refusal(f"has a {type(norm).__name__} for {name}: only LayerNorm can be said")
         return self.weighted("layer_norm", name, value, **norm_arguments(norm))
 
@@ -54,8 +54,8 @@ class _Block:
         activation = self.module.activation
         operand = Computed(value, ((),), torch.float32)
         with self._inside():
-            if isinstance(activation, torch.nn.Module) and type(activation) in MODULES:
-                return MODULES[type(activation)](self.call, activation, operand)
+            if isinstance(activation, torch.nn.Module) and layer_class(activation):
+                return MODULES[layer_class(activation)](self.call, activation, operand)
             converter = function_converter(activation)
             if converter is None:
                 raise Refusal(f"has the activation {getattr(activation, '__name__', activation)}, for which there "
@@ -70,8 +70,8 @@ class _Block:
 
 
 def norm_arguments(norm):
-    return dict(normalized_shape=list(norm.normalized_shape), eps=norm.eps, elementwise_affine=norm.weight is not None,
-                bias=norm.weight is None or norm.bias is not None)
+    return dict(normalized_shape=list(norm.normalized_shape), eps=norm.eps,
+                elementwise_affine=norm.weight is not None, bias=norm.weight is None or norm.bias is not None)
 
 
 def _residuals(block, parts):
@@ -121,12 +121,12 @@ def _require_batch(operand):
 def _stack(call, path, module, layer, kind, value, *others):
     """A layer of `kind` after the other, and the norm at the end."""
     for index, one in enumerate(module.layers):
-        if type(one) is not kind:
+        if layer_class(one) is not kind:
             raise Refusal(f"has a {type(one).__name__} among its layers: only {kind.__name__} can be said")
         value = layer(call, f"{path}.layers.{index}", one, value, *others)
     if module.norm is None:
         return value
-    if type(module.norm) is not torch.nn.LayerNorm:
+    if layer_class(module.norm) is not torch.nn.LayerNorm:
         raise Refusal(f"has a {type(module.norm).__name__} for norm: only LayerNorm can be said")
     name = f"{path}.norm"
     taken = any(layer.name == name for layer in call.network.layers)
@@ -135,7 +135,8 @@ def _stack(call, path, module, layer, kind, value, *others):
 
 
 def _encoder(call, path, module, src, mask, src_key_padding_mask):
-    return _stack(call, path, module, encoder_layer, torch.nn.TransformerEncoderLayer, src, mask, src_key_padding_mask)
+    return _stack(call, path, module, encoder_layer, torch.nn.TransformerEncoderLayer, src, mask,
+                  src_key_padding_mask)
 
 
 def _decoder(call, path, module, tgt, memory, *masks):
@@ -175,7 +176,7 @@ def transformer_module(call, module, src, tgt, src_mask=None, tgt_mask=None, mem
                        src_is_causal=None, tgt_is_causal=None, memory_is_causal=False):
     stacks = (module.encoder, torch.nn.TransformerEncoder), (module.decoder, torch.nn.TransformerDecoder)
     for stack, kind in stacks:
-        if type(stack) is not kind:
+        if layer_class(stack) is not kind:
             raise Refusal(f"has a {type(stack).__name__} of its own: only {kind.__name__} can be said")
     memory = _encoder(call, f"{call.path}.encoder", module.encoder, src, src_mask, src_key_padding_mask)
     return _decoder(call, f"{call.path}.decoder", module.decoder, tgt, memory, tgt_mask, memory_mask,

@@ -2,12 +2,13 @@
 
 from . import constants
 from .inputs import NAMES
-from .network import Value
+from .network import Layer, Value
 from .operands import Computed, ConstantTensor, Operand, Refused, StateTensor
 from .problems import Refusal, Unnamed
-from .registry import MODULES, apply, function_converter, method_converter
+from .registry import MODULES, apply, function_converter, layer_class, method_converter
 from .steps import Constant, Step
 
+NO_VALUE = Value(Layer("refused"))
 MOST_COPIES = 16  # That are put beside each other; more are taken from the size of another tensor.
 
 
@@ -34,8 +35,16 @@ class Translator:
                 self._hint(step, given, self.network.layers[count:])
                 self.results[step] = self._result(step, given)
             except Refusal as refusal:
-                self.problems.append(f"{place(step)}: {refusal}")
-                self.results[step] = self._result(step, None)
+                self._refuse(step, refusal)
+            except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+                # Something that no converter expects where it was given.
+                self._refuse(step, f"its arguments cannot be said: {error}")
+
+    def _refuse(self, step, why):
+        """Goes on as if there were a layer, so that what else is wrong is found, too."""
+        self.problems.append(f"{place(step)}: {why}")
+        self.results[step] = Refused(NO_VALUE, step.shapes, step.dtype) if step.is_tensor \
+            else (NO_VALUE,) * len(step.examples[0])
 
     def _hint(self, step, given, added):
         """What the layer may be called that gives the operation's result."""
@@ -50,9 +59,6 @@ class Translator:
         if step.op == "get_attr":
             return self._state(step)
         args, kwargs = self.argument(step.args), self.argument(step.kwargs)
-        if any(isinstance(self.results[given], Refused) for given in step.inputs()):
-            self._read_all(step)
-            return None  # That something is wrong with what it is given has been said.
         call = Call(self, step)
         if step.op == "call_module":
             return self._module(call, args, kwargs)
@@ -63,8 +69,8 @@ class Translator:
 
     def _module(self, call, args, kwargs):
         module = call.module
-        self._read_all(call.step)
-        converter = MODULES.get(type(module))
+        self.read_keys |= {f"{call.path}.{key}" for key in module.state_dict()}
+        converter = MODULES.get(layer_class(module))
         if converter is None:
             raise Refusal("there is no layer for it")
         for inner in module.modules():
@@ -83,10 +89,6 @@ class Translator:
         self.read_keys.add(key)
         return StateTensor(key, tensor, len(step.examples))
 
-    def _read_all(self, step):
-        if step.op == "call_module":
-            self.read_keys |= {f"{step.target}.{key}" for key in self.root.get_submodule(step.target).state_dict()}
-
     def argument(self, value):
         """What a converter is given for an argument of a step."""
         if isinstance(value, Step):
@@ -104,13 +106,11 @@ class Translator:
     def _result(self, step, given):
         """Operands of the shapes that the examples have."""
         if not step.is_tensor:
-            parts = len(step.examples[0])
-            given = (Refused(),) * parts if given is None else given
-            return (*given, *(None,) * (parts - len(given)))
-        if given is None:
-            return Refused()
+            return (*given, *(None,) * (len(step.examples[0]) - len(given)))
         if isinstance(given, Operand):
             return given
+        if given == NO_VALUE:
+            return Refused(given, step.shapes, step.dtype)
         operand = Computed(given, step.shapes, step.dtype)
         self._operands.append(operand)
         return operand
@@ -134,6 +134,11 @@ class Translator:
         same_rank = [operand for operand in fitting if operand.rank == rank]
         return next(iter(from_inputs or same_rank or fitting), None)
 
+    def find_anything(self):
+        """A tensor and a dimension of it: not the batch's, in which rows would meet."""
+        operand = max(self._operands, key=lambda operand: operand.rank > 1)
+        return operand, min(1, operand.rank - 1)
+
     def find_shape(self, shapes):
         return next((operand for operand in self._operands if operand.shapes == shapes), None)
 
@@ -147,6 +152,7 @@ class Call:
         self.find_size = translator.find_size
         self.find_like = translator.find_like
         self.find_shape = translator.find_shape
+        self.find_anything = translator.find_anything
         self.network = translator.network
         self._root = translator.root
         self._used_parts = translator.used_parts
@@ -184,6 +190,11 @@ class Call:
             return self._constant(operand)
         raise Refusal(f"is given {operand!r} where a tensor is needed")
 
+    def _require_no_input(self, name):
+        if name in self.network.inputs:
+            raise Refusal(f'is called as argument "{name}" of forward is, and must be, for its parameters are: '
+                          "rename the argument")
+
     def _constant(self, operand):
         for known, value in self._constants:
             if known.is_same(operand):
@@ -204,23 +215,27 @@ class Call:
         if owner:
             raise Refusal(f"reads {operand.key}, which is a part of layer {owner[0].whole_name}: nothing but a "
                           "layer of the same kind can share it")
+        self._require_no_input(operand.key)
         datatype = "FP32" if operand.dtype.is_floating_point else NAMES[operand.dtype]
         return self.network.add("parameter", tensors={"": operand.tensor}, name=operand.key, arguments={
-            "shape": list(operand.tensor.shape), "datatype": datatype, "buffer": operand.is_buffer})
+            "shape": list(operand.tensor.shape) or None, "datatype": datatype, "buffer": operand.is_buffer})
 
-    def state(self, prefix=""):
+    def state(self):
         """The module's parameters and buffers, by the ends of their keys."""
-        return {key[len(prefix):]: StateTensor(f"{self.path}.{key}", tensor, len(self.step.examples))
-                for key, tensor in self.module.state_dict(keep_vars=True).items() if key.startswith(prefix)}
+        return {key: StateTensor(f"{self.path}.{key}", tensor, len(self.step.examples))
+                for key, tensor in self.module.state_dict(keep_vars=True).items()}
 
     def weighted(self, kind, *operands, state, named=None, **arguments):
         """A layer that reads these StateTensors (or None), by the ends of its keys. They must be called
         NAME.KEY all; then that is the layer's name."""
         state = {key: tensor for key, tensor in state.items() if tensor is not None}
+        if any(isinstance(tensor, Refused) for tensor in state.values()):
+            return NO_VALUE
         for key, tensor in state.items():
             if not isinstance(tensor, StateTensor) or tensor.is_transposed:
                 raise Refusal(f"its {key} is neither a parameter nor a buffer: no layer computes it")
-        paths = {tensor.key[:-len(key) - 1] if tensor.key.endswith(f".{key}") else "" for key, tensor in state.items()}
+        paths = {tensor.key[:-len(key) - 1] if tensor.key.endswith(f".{key}") else ""
+                 for key, tensor in state.items()}
         if len(paths) != 1 or "" in paths:
             raise Unnamed(f"its parameters must be called NAME.{', NAME.'.join(state)}, they are "
                           f"{', '.join(tensor.key for tensor in state.values())}")
@@ -229,9 +244,7 @@ class Call:
 
     def _free_name(self, path, state):
         """After the module at `path`, or another one that has the same parameters."""
-        if path in self.network.inputs:
-            raise Refusal(f'is called as argument "{path}" of forward is, and must be, for its parameters are: rename '
-                          "the argument")
+        self._require_no_input(path)
         others = [name[:-len(key) - 1] for key, tensor in state.items()
                   for name in self._names.get(id(tensor.tensor), ()) if name.endswith(f".{key}")]
         free = (name for name in [path, *others] if self.network.is_free(name))
@@ -250,7 +263,10 @@ class Call:
 
     def full(self, like, number, datatype):
         """A number in the shape of a value. Nothing is less than -inf, whatever is in it."""
-        value = self.add("to", self.add("lt", like, value=float("-inf")), datatype=datatype)
+        value = self.add("lt", like, value=float("-inf"))
+        if datatype == "BOOL":
+            return self.add("logical_not", value) if number else value
+        value = self.add("to", value, datatype=datatype)
         return self.add("add", value, value=number) if number else value
 
     def expand(self, value, shapes, wanted):

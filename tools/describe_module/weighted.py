@@ -2,10 +2,9 @@
 
 import torch
 
-from .arithmetic import binary
 from .operands import Computed, StateTensor
 from .problems import Refusal, Unnamed
-from .registry import converts, converts_modules
+from .registry import converts, converts_modules, layer_class
 
 # Matrices.
 
@@ -83,16 +82,14 @@ def addmm(call, input, mat1, mat2, beta=1, alpha=1):
 @converts("F.layer_norm", "torch.layer_norm")
 def layer_norm(call, input, normalized_shape, weight=None, bias=None, eps=1e-5, cudnn_enable=True):
     shape = [normalized_shape] if isinstance(normalized_shape, int) else list(normalized_shape)
-    try:
-        if weight is None and bias is not None:
-            raise Unnamed("has a bias and no weight")
-        return call.weighted("layer_norm", input, state={"weight": weight, "bias": bias}, normalized_shape=shape,
-                             eps=eps, elementwise_affine=weight is not None, bias=weight is None or bias is not None) \
-            if weight is not None else call.add("layer_norm", input, normalized_shape=shape, eps=eps,
-                                                elementwise_affine=False)
-    except Unnamed:
-        return _affine(call, call.add("layer_norm", input, normalized_shape=shape, eps=eps,
-                                      elementwise_affine=False), weight, bias)
+    if weight is not None:
+        try:
+            return call.weighted("layer_norm", input, state={"weight": weight, "bias": bias}, normalized_shape=shape,
+                                 eps=eps, bias=bias is not None)
+        except Unnamed:
+            pass  # Said as what it comes to.
+    value = call.add("layer_norm", input, normalized_shape=shape, eps=eps, elementwise_affine=False)
+    return _affine(call, value, weight, bias)
 
 
 def _affine(call, value, weight, bias):
@@ -113,7 +110,7 @@ def rms_norm(call, input, normalized_shape, weight=None, eps=None):
         try:
             return call.weighted("rms_norm", input, state={"weight": weight}, normalized_shape=shape, eps=eps)
         except Unnamed:
-            pass
+            pass  # Said as what it comes to.
     value = call.add("rms_norm", input, normalized_shape=shape, eps=eps, elementwise_affine=False)
     return _affine(call, value, weight, None)
 
@@ -184,7 +181,7 @@ def instance_norm_module(call, module, input):
     state = call.state()
     statistics = {key: tensor for key, tensor in state.items() if key not in ("weight", "bias")}
     return _instance_norm(call, input, state.get("weight"), state.get("bias"), statistics, module.num_features,
-                          module.eps, spatial_dims=int(type(module).__name__[-2]))
+                          module.eps, spatial_dims=int(layer_class(module).__name__[-2]))
 
 
 def _instance_norm(call, input, weight, bias, statistics, num_features, eps, spatial_dims=None):

@@ -121,6 +121,8 @@ def pool(kind, dims, *more):
         given = {**defaults, **dict(zip(defaults, args)), **kwargs}
         if len(args) > len(defaults) or len(given) > len(defaults):
             raise Refusal("has arguments that cannot be said")
+        if _is_whole_image(input, kernel_size, dims) and not stride and padding == 0 and given == defaults:
+            return call.add(f"adaptive_{kind}", input, output_size=1)
         stride = collapsed(stride) or None
         kernel_size = collapsed(kernel_size)
         if "dilation" in given:
@@ -129,6 +131,13 @@ def pool(kind, dims, *more):
                          padding=collapsed(padding), **given)
         return (value, None) if return_indices else value
     return convert
+
+
+def _is_whole_image(input, kernel_size, dims):
+    """Whether windows are as large as an image of any size, as in F.avg_pool2d(x, x.shape[2:])."""
+    sizes = [kernel_size] * dims if isinstance(kernel_size, (int, Varying)) else list(kernel_size)
+    return any(isinstance(size, Varying) for size in sizes) and [
+        input.size(input.rank - dims + at) for at in range(dims)] == sizes
 
 
 def adaptive_pool(kind, dims):
