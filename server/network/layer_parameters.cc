@@ -165,10 +165,11 @@ struct ParameterCheck {
   bool operator()(const Kind&) const {
     return std::is_same_v<Kind, Linear> || std::is_same_v<Kind, Bilinear> ||
            std::is_same_v<Kind, Conv> || std::is_same_v<Kind, BatchNorm> ||
-           std::is_same_v<Kind, GroupNorm> || std::is_same_v<Kind, Embedding> ||
-           std::is_same_v<Kind, Recurrent> || std::is_same_v<Kind, MultiheadAttention> ||
-           std::is_same_v<Kind, Prelu> || std::is_same_v<Kind, Parameter>;
+           std::is_same_v<Kind, Embedding> || std::is_same_v<Kind, Recurrent> ||
+           std::is_same_v<Kind, MultiheadAttention> || std::is_same_v<Kind, Prelu> ||
+           std::is_same_v<Kind, Parameter>;
   }
+  bool operator()(const GroupNorm& layer) const { return layer.affine; }
   bool operator()(const LayerNorm& layer) const { return layer.elementwise_affine; }
   bool operator()(const RmsNorm& layer) const { return layer.elementwise_affine; }
   bool operator()(const InstanceNorm& layer) const {

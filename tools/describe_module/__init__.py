@@ -7,6 +7,10 @@ traced with torch.fx, and each operation is said in relight's vocabulary; every 
 path for a name, so that the keys of a state dict match by themselves. What the description cannot say
 is refused: all of it at once, each with the operation's name and its place in the source.
 
+A size of -1 is free: what forward makes of it must hold for every size. Sizes that are always the same
+are better given, for then forward may decide and compute by them. A single tensor that forward returns
+is called "output"; several have the keys of a dict or the names of fields, or are "output_0", ....
+
 In Python: describe(module, ["x=FP32[-1,3,224,224]"]) gives the text, or raises DescriptionError.
 """
 

@@ -106,8 +106,8 @@ TEST(StepPlanTest, ARunBeginsAtALargeConvolutionAndEndsWhereALayerCannotKeepIt) 
       {Named("before", Activation()), Conv("c1"), Named("n1", BatchNorm()),
        Named("r1", Activation()), Named("pool", MaxPool{.kernel_size = {8, 8}, .stride = {8, 8}}),
        Conv("c2"), Named("sum", Elementwise{ElementwiseOp::kAdd}, {"c2", "pool"}),
-       Named("drop", Identity()), Named("mean", AdaptivePool()), Named("flat", Flatten()),
-       Named("fc", Linear{.out_features = 2})});
+       Named("drop", Identity()), Named("mean", AdaptivePool{.output_size = {1}}),
+       Named("flat", Flatten()), Named("fc", Linear{.out_features = 2})});
   EXPECT_THAT(In(Layout::kImages, network),
               ElementsAre("c1", "n1", "r1", "pool", "c2", "sum", "drop", "mean"));
   for (const StepPlan& step : PlanSteps(network, {})) {
@@ -133,7 +133,8 @@ TEST(StepPlanTest, LayersThatOneDnnDoesOtherwiseEndTheRun) {
   EXPECT_THAT(after_conv(Named("l", MaxPool{.kernel_size = {2, 2}, .dilation = {2, 2}})),
               ElementsAre("c"));
   EXPECT_THAT(after_conv(Named("l", AdaptivePool{.output_size = {3, 3}})), ElementsAre("c"));
-  EXPECT_THAT(after_conv(Named("l", AdaptivePool())), ElementsAre("c")) << "a long sum";
+  EXPECT_THAT(after_conv(Named("l", AdaptivePool{.output_size = {1}})), ElementsAre("c"))
+      << "a long sum";
   EXPECT_THAT(after_conv(Named("l", Elementwise{ElementwiseOp::kMul}, {"c", "c"})),
               ElementsAre("c"));
   EXPECT_THAT(after_conv(Named("l", Elementwise{ElementwiseOp::kAdd}, {"c", "x"})),

@@ -243,6 +243,16 @@ TEST(NetworkTest, SharedParametersMayBeUnderBothNames) {
   EXPECT_EQ(network.parameters()[3].same_as, "wte.weight") << "through the other";
 }
 
+TEST(NetworkTest, NormsWithoutParametersNeedNoName) {
+  NetworkDescription description;
+  description.inputs = {Input("x", {-1, 4, 6, 6})};
+  description.layers = {Make("", GroupNorm{.num_groups = 2, .affine = false}),
+                        Make("", InstanceNorm{}),
+                        Make("", LayerNorm{.normalized_shape = {6}, .elementwise_affine = false}),
+                        Make("", RmsNorm{.normalized_shape = {6}, .elementwise_affine = false})};
+  EXPECT_THAT(ParameterNames(MustBuild(std::move(description))), ::testing::IsEmpty());
+}
+
 TEST(NetworkTest, BroadcastsAsPyTorchDoes) {
   NetworkDescription description;
   description.inputs = {Input("x", {-1, 5, 4}), Input("y", {5, 1}),
