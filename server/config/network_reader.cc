@@ -136,7 +136,7 @@ network::LayerKind ReadKind(const v1::Layer& layer, const Place& place, ConfigEr
   }
   std::optional<network::LayerKind> kind = network::KindNamed(field->name());
   if (!kind.has_value()) {
-    errors.Add(place.line(), absl::StrCat(field->name(), " is not implemented"));
+    errors.Add(place.line(), absl::StrCat("this release has no layers of kind ", field->name()));
     return network::Identity{};
   }
   const Message& arguments = layer.GetReflection()->GetMessage(layer, field);

@@ -45,7 +45,8 @@ void MakeAlike(std::vector<at::Tensor>& in, Layout layout) {
   for (at::Tensor& tensor : in) tensor = RowMajor(std::move(tensor), layout);
 }
 
-// Indices are checked before a card is asked: it can only abort on one that is out of range.
+// A card can only abort on an index that is out of range, and takes all that is on it along, so that
+// it is clamped there. On the CPU LibTorch refuses it.
 at::Tensor Embed(const at::Tensor& weight, const at::Tensor& indices) {
   if (!indices.is_cpu()) {
     return at::embedding(weight, at::clamp(indices, 0, weight.size(0) - 1));

@@ -132,7 +132,6 @@ bool Inference::MergeTypes(DType& type, DType other) {
 std::optional<Value> Inference::Broadcast(absl::Span<const Value> values) {
   Value out = values[0];
   for (const Value& value : values.subspan(1)) {
-    out.shape.reserve(kMaxRank);
     if (value.shape.size() > out.shape.size()) {
       const std::size_t more = value.shape.size() - out.shape.size();
       out.shape.insert(out.shape.begin(), more, 1);
