@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/cleanup/cleanup.h"
 #include "base/status_macros.h"
 
 namespace relight::model {
@@ -46,44 +47,88 @@ std::vector<std::int64_t> BatchSizesToCapture(std::int64_t max_batch_size) {
 void CapturedForwards::Rebind(absl::Span<const at::Tensor> read) {
   std::vector<Place> places = PlacesOf(read);
   if (places == places_) return;
-  forwards_.clear();
+  Forget();
   places_ = std::move(places);
 }
 
 absl::StatusOr<bool> CapturedForwards::Capture(Device& device, const CaptureSettings& settings,
                                                absl::Span<const HostInput> inputs,
                                                const Computation& computation) {
-  if (!forwards_.empty() && Fits(forwards_.back(), inputs)) return false;
-  forwards_.clear();
+  const std::vector<Forward>& known = lanes_.front().forwards;
+  if (!known.empty() && Fits(known.back(), inputs)) return false;
+  Forget();
   batched_ = settings.max_batch_size > 0;
-  RELIGHT_ASSIGN_OR_RETURN(forwards_,
-                           CaptureAll(device, settings.max_batch_size, inputs, computation));
-  return !forwards_.empty();
+  const auto lane_count =
+      std::clamp<std::size_t>(static_cast<std::size_t>(device.forwards_at_once()), 1, kMostLanes);
+  for (Lane& lane : absl::MakeSpan(lanes_).first(lane_count)) {
+    absl::StatusOr<std::vector<Forward>> forwards =
+        CaptureAll(device, lane.stream, settings.max_batch_size, inputs, computation);
+    if (!forwards.ok()) {
+      Forget();
+      return forwards.status();
+    }
+    lane.forwards = *std::move(forwards);
+  }
+  return !known.empty();
 }
 
 std::optional<absl::StatusOr<std::vector<at::Tensor>>> CapturedForwards::Run(
     Device& device, absl::Span<const HostInput> inputs) {
-  const auto forward =
-      std::find_if(forwards_.begin(), forwards_.end(),
-                   [&](const Forward& candidate) { return Fits(candidate, inputs); });
-  if (forward == forwards_.end()) return std::nullopt;
+  const std::optional<std::size_t> forward = Find(inputs);
+  if (!forward) return std::nullopt;
+  const std::size_t lane = EnterLane();
+  const absl::Cleanup leave = [this, lane] { LeaveLane(lane); };
+  return RunIn(device, lanes_[lane], *forward, inputs);
+}
+
+absl::StatusOr<std::vector<at::Tensor>> CapturedForwards::RunIn(
+    Device& device, Lane& lane, std::size_t forward, absl::Span<const HostInput> inputs) {
+  const Forward& run = lane.forwards[forward];
   std::vector<at::Tensor> from;
   from.reserve(inputs.size());
   for (const HostInput& input : inputs) from.push_back(PageLocked(device, input));
   std::vector<at::Tensor> to;
-  for (const at::Tensor& output : forward->work->outputs()) {
+  for (const at::Tensor& output : run.work->outputs()) {
     const auto shape =
         batched_ ? WithRows(output.sizes(), inputs.front().tensor.size(0)) : output.sizes().vec();
     to.push_back(device.EmptyHost(shape, output.scalar_type()));
   }
-  const absl::StatusOr<std::unique_ptr<Mark>> mark = Queue(device, *forward, from, to);
+  const absl::StatusOr<std::unique_ptr<Mark>> mark = Queue(device, lane, run, from, to);
   if (!mark.ok()) {
     // What was queued still works on both sides' memory.
-    device.Synchronize(Stream::kCompute).IgnoreError();
+    device.Synchronize(lane.stream).IgnoreError();
     return mark.status();
   }
-  if (absl::Status status = (*mark)->Wait(); !status.ok()) return status;
+  RELIGHT_RETURN_IF_ERROR((*mark)->Wait());
   return to;
+}
+
+void CapturedForwards::Forget() {
+  for (Lane& lane : lanes_) lane.forwards.clear();
+}
+
+std::optional<std::size_t> CapturedForwards::Find(absl::Span<const HostInput> inputs) const {
+  const std::vector<Forward>& forwards = lanes_.front().forwards;
+  const auto forward =
+      std::find_if(forwards.begin(), forwards.end(),
+                   [&](const Forward& candidate) { return Fits(candidate, inputs); });
+  if (forward == forwards.end()) return std::nullopt;
+  return static_cast<std::size_t>(forward - forwards.begin());
+}
+
+std::size_t CapturedForwards::EnterLane() {
+  MutexLock lock(mutex_);
+  std::size_t least = 0;
+  for (std::size_t lane = 1; lane < lanes_.size() && !lanes_[lane].forwards.empty(); ++lane) {
+    if (under_way_[lane] < under_way_[least]) least = lane;
+  }
+  ++under_way_[least];
+  return least;
+}
+
+void CapturedForwards::LeaveLane(std::size_t lane) {
+  MutexLock lock(mutex_);
+  --under_way_[lane];
 }
 
 std::vector<CapturedForwards::Place> CapturedForwards::PlacesOf(
@@ -98,9 +143,9 @@ std::vector<CapturedForwards::Place> CapturedForwards::PlacesOf(
 }
 
 absl::StatusOr<std::vector<CapturedForwards::Forward>> CapturedForwards::CaptureAll(
-    Device& device, std::int64_t max_batch_size, absl::Span<const HostInput> inputs,
+    Device& device, Stream stream, std::int64_t max_batch_size, absl::Span<const HostInput> inputs,
     const Computation& computation) {
-  const std::unique_ptr<StreamScope> scope = device.Use(Stream::kCompute);
+  const std::unique_ptr<StreamScope> scope = device.Use(stream);
   std::vector<at::Tensor> whole;
   for (const HostInput& input : inputs) {
     const auto shape = max_batch_size > 0 ? WithRows(input.tensor.sizes(), max_batch_size)
@@ -114,14 +159,14 @@ absl::StatusOr<std::vector<CapturedForwards::Forward>> CapturedForwards::Capture
   for (auto rows = batch_sizes.rbegin(); rows != batch_sizes.rend(); ++rows) {
     Forward forward{*rows > 0 ? FirstRows(whole, *rows) : whole, nullptr};
     const std::vector<at::Tensor> outputs = computation(forward.inputs);
-    RELIGHT_RETURN_IF_ERROR(device.Synchronize(Stream::kCompute));
+    RELIGHT_RETURN_IF_ERROR(device.Synchronize(stream));
     // Its own rows could not be told from the filling: whoever looks at the answer shall see it.
     if (*rows > 0 && !HaveRows(outputs, *rows)) return std::vector<Forward>();
     const CapturedWork* const beside = forwards.empty() ? nullptr : forwards.front().work.get();
     RELIGHT_ASSIGN_OR_RETURN(
         forward.work,
         device.Capture([computation, on_device = forward.inputs] { return computation(on_device); },
-                       beside));
+                       stream, beside));
     forwards.push_back(std::move(forward));
   }
   std::reverse(forwards.begin(), forwards.end());
@@ -142,21 +187,21 @@ bool CapturedForwards::Fits(const Forward& forward, absl::Span<const HostInput> 
   return true;
 }
 
-absl::StatusOr<std::unique_ptr<Mark>> CapturedForwards::Queue(Device& device, Forward& forward,
+absl::StatusOr<std::unique_ptr<Mark>> CapturedForwards::Queue(Device& device, Lane& lane,
+                                                              const Forward& forward,
                                                               absl::Span<const at::Tensor> from,
                                                               absl::Span<const at::Tensor> to) {
-  MutexLock lock(queueing_);
+  MutexLock lock(lane.queueing);
   for (std::size_t i = 0; i < from.size(); ++i) {
     RELIGHT_RETURN_IF_ERROR(device.CopyToDevice(forward.inputs[i].data_ptr(), from[i].data_ptr(),
-                                                TensorBytes(from[i]), Stream::kCompute));
+                                                TensorBytes(from[i]), lane.stream));
   }
   RELIGHT_RETURN_IF_ERROR(forward.work->Launch());
   for (std::size_t i = 0; i < to.size(); ++i) {
-    RELIGHT_RETURN_IF_ERROR(device.CopyToHost(to[i].data_ptr(),
-                                              forward.work->outputs()[i].data_ptr(),
-                                              TensorBytes(to[i]), Stream::kCompute));
+    RELIGHT_RETURN_IF_ERROR(device.CopyToHost(
+        to[i].data_ptr(), forward.work->outputs()[i].data_ptr(), TensorBytes(to[i]), lane.stream));
   }
-  return device.SetMark();
+  return device.SetMark(lane.stream);
 }
 
 }  // namespace relight::model

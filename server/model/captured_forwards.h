@@ -4,12 +4,15 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <array>
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <memory>
 #include <optional>
 #include <vector>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
@@ -68,25 +71,42 @@ class CapturedForwards {
     std::unique_ptr<CapturedWork> work;
   };
 
+  // All forwards, for one stream. They share their inputs' memory and scratch: what is queued for
+  // one is not mixed with what is queued for another.
+  struct Lane {
+    Stream stream;
+    std::vector<Forward> forwards = {};  // By rows, ascending. Constant between two captures.
+    Mutex queueing = {};
+  };
+  static constexpr std::size_t kMostLanes = 2;
+
   static std::vector<Place> PlacesOf(absl::Span<const at::Tensor> tensors);
-  static absl::StatusOr<std::vector<Forward>> CaptureAll(Device& device,
+  static absl::StatusOr<std::vector<Forward>> CaptureAll(Device& device, Stream stream,
                                                          std::int64_t max_batch_size,
                                                          absl::Span<const HostInput> inputs,
                                                          const Computation& computation);
+  void Forget();
+  // Which of a lane's forwards takes `inputs`.
+  std::optional<std::size_t> Find(absl::Span<const HostInput> inputs) const;
   // Whether `inputs` are what `forward` takes; of a batch, as many rows or fewer.
   bool Fits(const Forward& forward, absl::Span<const HostInput> inputs) const;
+  absl::StatusOr<std::vector<at::Tensor>> RunIn(Device& device, Lane& lane, std::size_t forward,
+                                                absl::Span<const HostInput> inputs);
   // Queues the forward between the copies of its inputs and outputs.
-  absl::StatusOr<std::unique_ptr<Mark>> Queue(Device& device, Forward& forward,
-                                              absl::Span<const at::Tensor> from,
-                                              absl::Span<const at::Tensor> to);
+  static absl::StatusOr<std::unique_ptr<Mark>> Queue(Device& device, Lane& lane,
+                                                     const Forward& forward,
+                                                     absl::Span<const at::Tensor> from,
+                                                     absl::Span<const at::Tensor> to);
+  // The one with the fewest forwards under way, which then has one more.
+  std::size_t EnterLane();
+  void LeaveLane(std::size_t lane);
 
-  // Constant between two captures.
+  // Constant between two captures. Lanes without forwards are not used.
   bool batched_ = false;
   std::vector<Place> places_;
-  std::vector<Forward> forwards_;  // By rows, ascending.
-  // The forwards share their inputs' memory and scratch: what is queued for one is not mixed with
-  // what is queued for another.
-  Mutex queueing_;
+  std::array<Lane, kMostLanes> lanes_ = {{{Stream::kCompute}, {Stream::kSecondCompute}}};
+  Mutex mutex_;
+  std::array<int, kMostLanes> under_way_ ABSL_GUARDED_BY(mutex_) = {};
 };
 
 }  // namespace relight::model

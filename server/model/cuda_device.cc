@@ -99,9 +99,10 @@ using GraphPool = decltype(std::declval<at::cuda::CUDAGraph&>().pool());
 
 class CudaGraph final : public CapturedWork {
  public:
-  CudaGraph(c10::cuda::CUDAStream compute, std::unique_ptr<at::cuda::CUDAGraph> graph,
+  // `queue` is what `stream` stands for.
+  CudaGraph(Stream stream, c10::cuda::CUDAStream queue, std::unique_ptr<at::cuda::CUDAGraph> graph,
             std::vector<at::Tensor> outputs)
-      : CapturedWork(std::move(outputs)), compute_(compute), graph_(std::move(graph)) {}
+      : CapturedWork(stream, std::move(outputs)), queue_(queue), graph_(std::move(graph)) {}
   ~CudaGraph() override {
     const std::unique_lock<std::shared_mutex> lock(Captures());
     graph_.reset();
@@ -110,7 +111,7 @@ class CudaGraph final : public CapturedWork {
   absl::Status Launch() override {
     return WithoutExceptions("launching a CUDA graph", absl::StatusCode::kUnavailable, [&] {
       const std::shared_lock<std::shared_mutex> lock(Captures());
-      const c10::cuda::CUDAStreamGuard guard(compute_);
+      const c10::cuda::CUDAStreamGuard guard(queue_);
       graph_->replay();
       return absl::OkStatus();
     });
@@ -119,18 +120,31 @@ class CudaGraph final : public CapturedWork {
   GraphPool pool() const { return graph_->pool(); }
 
  private:
-  const c10::cuda::CUDAStream compute_;
+  const c10::cuda::CUDAStream queue_;
   std::unique_ptr<at::cuda::CUDAGraph> graph_;
 };
 #endif
+
+// Where works are captured that one stream will run, and where it runs them.
+struct ComputeStream {
+  explicit ComputeStream(c10::DeviceIndex index)
+      : queue(c10::cuda::getStreamFromPool(/*isHighPriority=*/true, index)),
+        capture(c10::cuda::getStreamFromPool(/*isHighPriority=*/true, index)) {}
+
+  c10::cuda::CUDAStream queue;
+  // Another one, since all that is queued on it is captured, whoever queues it; of high priority,
+  // since kernels keep that of the stream that they were captured from; and not the one of the
+  // other stream's works, since LibTorch gives cuBLAS scratch memory for each stream.
+  c10::cuda::CUDAStream capture;
+};
 
 class CudaDevice final : public Device {
  public:
   explicit CudaDevice(c10::DeviceIndex index)
       : index_(index),
         name_(absl::StrCat("cuda:", static_cast<int>(index))),
-        compute_(c10::cuda::getStreamFromPool(/*isHighPriority=*/true, index)),
-        capture_(c10::cuda::getStreamFromPool(/*isHighPriority=*/true, index)),
+        compute_(index),
+        second_compute_(index),
         load_(c10::cuda::getStreamFromPool(/*isHighPriority=*/false, index)) {}
 
   const std::string& name() const override { return name_; }
@@ -192,7 +206,7 @@ class CudaDevice final : public Device {
     });
   }
 
-  absl::StatusOr<std::unique_ptr<Mark>> SetMark() override {
+  absl::StatusOr<std::unique_ptr<Mark>> SetMark(Stream stream) override {
     return OnDevice(index_, [&]() -> absl::StatusOr<std::unique_ptr<Mark>> {
       cudaEvent_t event = nullptr;
       RELIGHT_RETURN_IF_ERROR(
@@ -200,7 +214,7 @@ class CudaDevice final : public Device {
                    "cudaEventCreate"));
       auto mark = std::make_unique<CudaMark>(index_, event);
       RELIGHT_RETURN_IF_ERROR(
-          ToStatus(cudaEventRecord(event, compute_.stream()), "cudaEventRecord"));
+          ToStatus(cudaEventRecord(event, Of(stream).stream()), "cudaEventRecord"));
       return mark;
     });
   }
@@ -211,14 +225,14 @@ class CudaDevice final : public Device {
 
 #if RELIGHT_CAPTURES
   absl::StatusOr<std::unique_ptr<CapturedWork>> Capture(
-      std::function<std::vector<at::Tensor>()> work, const CapturedWork* beside) override {
+      std::function<std::vector<at::Tensor>()> work, Stream stream,
+      const CapturedWork* beside) override {
     const std::unique_lock<std::shared_mutex> lock(Captures());
     return WithoutExceptions(
         absl::StrCat("capturing work for ", name_), absl::StatusCode::kInternal,
         [&]() -> absl::StatusOr<std::unique_ptr<CapturedWork>> {
-          // A stream of its own, since all that is queued on it is captured, whoever queues it; of
-          // high priority, since kernels keep that of the stream that they were captured from.
-          const c10::cuda::CUDAStreamGuard guard(capture_);
+          const ComputeStream& compute = ComputeOf(stream);
+          const c10::cuda::CUDAStreamGuard guard(compute.capture);
           auto graph = std::make_unique<at::cuda::CUDAGraph>();
           const GraphPool pool =
               beside == nullptr ? GraphPool{0, 0} : static_cast<const CudaGraph*>(beside)->pool();
@@ -232,7 +246,8 @@ class CudaDevice final : public Device {
             Abandon(std::move(graph));
             throw;
           }
-          return std::make_unique<CudaGraph>(compute_, std::move(graph), std::move(outputs));
+          return std::make_unique<CudaGraph>(stream, compute.queue, std::move(graph),
+                                             std::move(outputs));
         });
   }
 #endif
@@ -252,8 +267,11 @@ class CudaDevice final : public Device {
   }
 #endif
 
+  const ComputeStream& ComputeOf(Stream stream) const {
+    return stream == Stream::kSecondCompute ? second_compute_ : compute_;
+  }
   const c10::cuda::CUDAStream& Of(Stream stream) const {
-    return stream == Stream::kCompute ? compute_ : load_;
+    return stream == Stream::kLoad ? load_ : ComputeOf(stream).queue;
   }
 
   absl::Status AllocateOnIt(std::size_t size_bytes, void*& memory) const {
@@ -286,8 +304,8 @@ class CudaDevice final : public Device {
 
   const c10::DeviceIndex index_;
   const std::string name_;
-  const c10::cuda::CUDAStream compute_;
-  const c10::cuda::CUDAStream capture_;
+  const ComputeStream compute_;
+  const ComputeStream second_compute_;
   const c10::cuda::CUDAStream load_;
   std::atomic<bool> capture_failed_{false};
 };

@@ -19,7 +19,8 @@ class NothingToWaitFor final : public Mark {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<CapturedWork>> Device::Capture(
-    std::function<std::vector<at::Tensor>()> /*work*/, const CapturedWork* /*beside*/) {
+    std::function<std::vector<at::Tensor>()> /*work*/, Stream /*stream*/,
+    const CapturedWork* /*beside*/) {
   return absl::UnimplementedError(absl::StrCat(name(), " captures no work"));
 }
 
@@ -54,7 +55,7 @@ absl::Status CpuDevice::CopyToHost(void* to, const void* from, std::size_t size_
 
 absl::Status CpuDevice::Synchronize(Stream) { return absl::OkStatus(); }
 
-absl::StatusOr<std::unique_ptr<Mark>> CpuDevice::SetMark() {
+absl::StatusOr<std::unique_ptr<Mark>> CpuDevice::SetMark(Stream /*stream*/) {
   return std::make_unique<NothingToWaitFor>();
 }
 

@@ -17,10 +17,11 @@
 
 namespace relight::model {
 
-// Work on one stream runs in order; the two run beside each other.
+// Work on one stream runs in order; streams run beside each other.
 enum class Stream {
-  kCompute,  // Requests.
-  kLoad,     // Weights on their way in; gives way to requests.
+  kCompute,        // Requests, and all that is not captured.
+  kSecondCompute,  // Requests beside those: copies and the ends of kernels pass under the others'.
+  kLoad,           // Weights on their way in; gives way to requests.
 };
 
 // While it lives, LibTorch's work from this thread goes to one stream of one device.
@@ -29,7 +30,7 @@ class StreamScope {
   virtual ~StreamScope() = default;
 };
 
-// A point in the compute stream's work. Not thread-safe.
+// A point in a stream's work. Not thread-safe.
 class Mark {
  public:
   virtual ~Mark() = default;
@@ -44,16 +45,20 @@ class Mark {
 // Thread-compatible.
 class CapturedWork {
  public:
-  explicit CapturedWork(std::vector<at::Tensor> outputs) : outputs_(std::move(outputs)) {}
+  CapturedWork(Stream stream, std::vector<at::Tensor> outputs)
+      : stream_(stream), outputs_(std::move(outputs)) {}
   virtual ~CapturedWork() = default;
 
   // On the device; each Launch fills them anew.
   const std::vector<at::Tensor>& outputs() const { return outputs_; }
-  // Queues the work on the compute stream. Nowhere else: what captured works use for scratch may be
-  // the same memory, and one stream keeps them apart.
+  // Where Launch queues it.
+  Stream stream() const { return stream_; }
+  // Queues the work on the stream that it was captured for. Nowhere else: what works captured for
+  // one stream use for scratch may be the same memory, and the stream keeps them apart.
   virtual absl::Status Launch() = 0;
 
  private:
+  const Stream stream_;
   const std::vector<at::Tensor> outputs_;
 };
 
@@ -89,18 +94,19 @@ class Device {
                                   Stream stream) = 0;
   // Returns when everything queued on `stream` is done.
   virtual absl::Status Synchronize(Stream stream) = 0;
-  // After all that is queued on the compute stream now.
-  virtual absl::StatusOr<std::unique_ptr<Mark>> SetMark() = 0;
+  // After all that is queued on `stream` now.
+  virtual absl::StatusOr<std::unique_ptr<Mark>> SetMark(Stream stream) = 0;
 
   virtual std::unique_ptr<StreamScope> Use(Stream stream) = 0;
 
-  // Captures what `work` queues from this thread, without computing it; what it returns are the
-  // outputs. `work` must have run once on this thread, so that nothing is set up in it, and must
-  // not wait for the device. The device memory that it takes stays the captured work's, or is what
-  // `beside`, if that is not null, needs only while it computes. UNIMPLEMENTED where the device
+  // Captures what `work` queues from this thread, without computing it, to be launched on `stream`,
+  // one of those for requests; what it returns are the outputs. `work` must have run once on this
+  // thread, so that nothing is set up in it, and must not wait for the device. The device memory
+  // that it takes stays the captured work's, or is what `beside`, which if it is not null was
+  // captured for the same stream, needs only while it computes. UNIMPLEMENTED where the device
   // cannot; what else LibTorch says is wrong is INTERNAL or RESOURCE_EXHAUSTED.
   virtual absl::StatusOr<std::unique_ptr<CapturedWork>> Capture(
-      std::function<std::vector<at::Tensor>()> work, const CapturedWork* beside);
+      std::function<std::vector<at::Tensor>()> work, Stream stream, const CapturedWork* beside);
 };
 
 // The host itself: weights are adopted where they lie.
@@ -117,7 +123,7 @@ class CpuDevice final : public Device {
   absl::Status CopyToHost(void* to, const void* from, std::size_t size_bytes,
                           Stream stream) override;
   absl::Status Synchronize(Stream stream) override;
-  absl::StatusOr<std::unique_ptr<Mark>> SetMark() override;
+  absl::StatusOr<std::unique_ptr<Mark>> SetMark(Stream stream) override;
   std::unique_ptr<StreamScope> Use(Stream stream) override;
 };
 

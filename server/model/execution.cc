@@ -250,7 +250,7 @@ absl::Status DownloadAll(Device& device, std::vector<at::Tensor>& outputs,
                                                   TensorBytes(output), Stream::kCompute);
     RELIGHT_RETURN_IF_ERROR(copied);
   }
-  RELIGHT_ASSIGN_OR_RETURN(const std::unique_ptr<Mark> mark, device.SetMark());
+  RELIGHT_ASSIGN_OR_RETURN(const std::unique_ptr<Mark> mark, device.SetMark(Stream::kCompute));
   RELIGHT_RETURN_IF_ERROR(mark->Wait());
   return absl::OkStatus();
 }

@@ -4,7 +4,8 @@
 //
 // Each subfolder is a case: model.textproto, weights.pt (left out where the network has no
 // parameters), inputs.json ([{"datatype": "FP32", "shape": [2, 3]}, ...]) and the inputs' bytes,
-// row-major and little-endian, in input_0.bin, input_1.bin, ... Leaves beside them outputs.json
+// row-major and little-endian, in input_0.bin, input_1.bin, ... Where the config leaves the device
+// open, it is the CPU. Leaves beside them outputs.json
 // (with names, too) and output_0.bin, ..., or error.txt. Cases that have their result already are
 // passed over, so that a run can go on after the case that a crash has ended it in.
 #include <algorithm>
@@ -111,7 +112,9 @@ absl::Status WriteOutputs(const path& folder, const std::vector<TensorSpec>& spe
 
 absl::Status RunCase(const path& folder, GraphFactory& backend) {
   RELIGHT_ASSIGN_OR_RETURN(config::ModelConfig config, config::LoadModelConfig(folder.string()));
-  config.device.kind = config::DeviceChoice::Kind::kCpu;
+  if (config.device.kind == config::DeviceChoice::Kind::kAuto) {
+    config.device.kind = config::DeviceChoice::Kind::kCpu;
+  }
   RELIGHT_ASSIGN_OR_RETURN(const std::unique_ptr<Graph> graph, backend.Create(config));
   BindRequest request;
   const path weights = folder / "weights.pt";
@@ -121,7 +124,7 @@ absl::Status RunCase(const path& folder, GraphFactory& backend) {
   RELIGHT_ASSIGN_OR_RETURN(const std::unique_ptr<BoundModel> model,
                            graph->Bind(std::move(request)));
   RELIGHT_ASSIGN_OR_RETURN(const std::vector<HostTensor> inputs, ReadInputs(folder));
-  RELIGHT_ASSIGN_OR_RETURN(const std::vector<HostTensor> outputs, model->Forward(inputs));
+  RELIGHT_ASSIGN_OR_RETURN(const std::vector<HostTensor> outputs, model->WarmUp(inputs));
   return WriteOutputs(folder, graph->outputs(), outputs);
 }
 

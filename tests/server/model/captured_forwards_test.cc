@@ -82,12 +82,14 @@ TEST_F(CapturedForwardsTest, TheWarmUpCapturesEachBatchSizeAfterARunOfItsOwn) {
   ASSERT_TRUE(bound->WarmUp({FloatTensor({1, 2}, {3, 4})}).ok());
   EXPECT_THAT(
       device_->events(),
-      ElementsAre("use compute", "copy in 8 compute", "copy out 8 compute", "mark", "wait",
+      ElementsAre("use compute", "copy in 8 compute", "copy out 8 compute", "mark compute", "wait",
                   "leave compute",  // A forward, step by step.
-                  "use compute", "synchronize compute", "capture", "synchronize compute", "capture",
-                  "synchronize compute", "capture", "synchronize compute", "capture",
-                  "leave compute",                                                        // And
-                  "copy in 8 compute", "launch", "copy out 8 compute", "mark", "wait"));  // runs.
+                  "use compute", "synchronize compute", "capture compute", "synchronize compute",
+                  "capture compute", "synchronize compute", "capture compute",
+                  "synchronize compute", "capture compute",
+                  "leave compute",  // And
+                  "copy in 8 compute", "launch compute", "copy out 8 compute", "mark compute",
+                  "wait"));  // runs.
 }
 
 TEST_F(CapturedForwardsTest, AForwardIsOneLaunchBetweenTwoCopies) {
@@ -96,8 +98,8 @@ TEST_F(CapturedForwardsTest, AForwardIsOneLaunchBetweenTwoCopies) {
   device_->ClearEvents();
   EXPECT_THAT(Answer(*bound, FloatTensor({3, 2}, {1, 2, 3, 4, 5, 6})),
               ElementsAre(2, 4, 6, 8, 10, 12));
-  EXPECT_THAT(device_->events(),
-              ElementsAre("copy in 24 compute", "launch", "copy out 24 compute", "mark", "wait"));
+  EXPECT_THAT(device_->events(), ElementsAre("copy in 24 compute", "launch compute",
+                                             "copy out 24 compute", "mark compute", "wait"));
 }
 
 TEST_F(CapturedForwardsTest, ABatchBetweenTwoSizesIsFilledUpAndOnlyItsOwnRowsTravel) {
@@ -111,8 +113,8 @@ TEST_F(CapturedForwardsTest, ABatchBetweenTwoSizesIsFilledUpAndOnlyItsOwnRowsTra
   const std::vector<double> answer = Answer(*bound, FloatTensor({9, 2}, values));
   ASSERT_EQ(answer.size(), 18);
   for (std::size_t i = 0; i < answer.size(); ++i) EXPECT_EQ(answer[i], 2.0 * values[i]);
-  EXPECT_THAT(device_->events(),
-              ElementsAre("copy in 72 compute", "launch", "copy out 72 compute", "mark", "wait"));
+  EXPECT_THAT(device_->events(), ElementsAre("copy in 72 compute", "launch compute",
+                                             "copy out 72 compute", "mark compute", "wait"));
 }
 
 TEST_F(CapturedForwardsTest, OtherShapesAreComputedStepByStep) {
@@ -124,9 +126,9 @@ TEST_F(CapturedForwardsTest, OtherShapesAreComputedStepByStep) {
   ASSERT_TRUE(bound->WarmUp({FloatTensor({1, 1, 2}, {0, 0})}).ok());
   device_->ClearEvents();
   EXPECT_THAT(Answer(*bound, FloatTensor({1, 2, 2}, {1, 2, 3, 4})), ElementsAre(2, 4, 6, 8));
-  EXPECT_THAT(device_->events(), Not(Contains("launch")));
+  EXPECT_THAT(device_->events(), Not(Contains("launch compute")));
   EXPECT_THAT(Answer(*bound, FloatTensor({1, 1, 2}, {1, 2})), ElementsAre(2, 4));
-  EXPECT_THAT(device_->events(), Contains("launch"));
+  EXPECT_THAT(device_->events(), Contains("launch compute"));
 }
 
 TEST_F(CapturedForwardsTest, NoRowsAndTooManyAreComputedStepByStep) {
@@ -135,38 +137,39 @@ TEST_F(CapturedForwardsTest, NoRowsAndTooManyAreComputedStepByStep) {
   device_->ClearEvents();
   EXPECT_THAT(Answer(*bound, FloatTensor({0, 2}, {})), ElementsAre());
   EXPECT_EQ(Answer(*bound, FloatTensor({5, 2}, std::vector<float>(10, 1))).size(), 10);
-  EXPECT_THAT(device_->events(), Not(Contains("launch")));
+  EXPECT_THAT(device_->events(), Not(Contains("launch compute")));
 }
 
 TEST_F(CapturedForwardsTest, WithoutBatchesOnlyTheVeryShapeIsCaptured) {
   MakeLinear({.enabled = true, .max_batch_size = 0});
   const auto bound = BindDiagonal(2, 0);
   ASSERT_TRUE(bound->WarmUp({FloatTensor({2, 2}, {0, 0, 0, 0})}).ok());
-  EXPECT_THAT(device_->events(), Contains("capture").Times(1));
+  EXPECT_THAT(device_->events(), Contains("capture compute").Times(1));
   device_->ClearEvents();
   EXPECT_THAT(Answer(*bound, FloatTensor({1, 2}, {1, 2})), ElementsAre(2, 4));
-  EXPECT_THAT(device_->events(), Not(Contains("launch")));
+  EXPECT_THAT(device_->events(), Not(Contains("launch compute")));
   EXPECT_THAT(Answer(*bound, FloatTensor({2, 2}, {1, 2, 3, 4})), ElementsAre(2, 4, 6, 8));
-  EXPECT_THAT(device_->events(), Contains("launch"));
+  EXPECT_THAT(device_->events(), Contains("launch compute"));
 }
 
 TEST_F(CapturedForwardsTest, SwitchedOffNothingIsCaptured) {
   MakeLinear({.enabled = false, .max_batch_size = 4});
   const auto bound = BindWarm(2, 0);
   EXPECT_THAT(Answer(*bound, FloatTensor({1, 2}, {1, 2})), ElementsAre(2, 4));
-  EXPECT_THAT(device_->events(), Not(Contains("capture")));
+  EXPECT_THAT(device_->events(), Not(Contains("capture compute")));
 }
 
 TEST_F(CapturedForwardsTest, ASwapCapturesAllocatesAndFreesNothing) {
   MakeLinear(kUpToFour);
   auto first = BindWarm(2, 0);
   auto second = BindWarm(3, 1);
-  EXPECT_THAT(device_->events(), Contains("capture").Times(8));
+  EXPECT_THAT(device_->events(), Contains("capture compute").Times(8));
   first.reset();
   device_->ClearEvents();
   const auto third = BindWarm(5, 0);
-  EXPECT_THAT(device_->events(),
-              Each(Not(testing::AnyOf("capture", HasSubstr("allocate"), HasSubstr("free")))));
+  EXPECT_THAT(
+      device_->events(),
+      Each(Not(testing::AnyOf("capture compute", HasSubstr("allocate"), HasSubstr("free")))));
   EXPECT_THAT(Answer(*second, FloatTensor({1, 2}, {1, 2})), ElementsAre(3, 6));
   EXPECT_THAT(Answer(*third, FloatTensor({1, 2}, {1, 2})), ElementsAre(5, 10));
 }
@@ -199,7 +202,7 @@ TEST_F(CapturedForwardsTest, WhatIsDerivedFromWeightsIsRebuiltWhereItWas) {
     }
     EXPECT_EQ(Answer(*bound, FloatTensor({1, 1, 2, 2}, {0, 1, 2, 3})), expected);
   }
-  EXPECT_THAT(device_->events(), Contains("capture").Times(4));
+  EXPECT_THAT(device_->events(), Contains("capture compute").Times(4));
 }
 
 // Also where nothing is captured any more: the last version's forwards read what it read.
@@ -212,17 +215,17 @@ TEST_F(CapturedForwardsTest, WeightsOfAnotherTypeEndWhatWasCaptured) {
   ASSERT_TRUE(bound.ok()) << bound.status();
   device_->ClearEvents();
   EXPECT_THAT(Answer(**bound, FloatTensor({1, 2}, {1, 2})), ElementsAre(3, 6));
-  EXPECT_THAT(device_->events(), Not(Contains("launch")));
+  EXPECT_THAT(device_->events(), Not(Contains("launch compute")));
   ASSERT_TRUE((*bound)->WarmUp({FloatTensor({1, 2}, {0, 0})}).ok());
   EXPECT_THAT(Answer(**bound, FloatTensor({1, 2}, {1, 2})), ElementsAre(3, 6));
-  EXPECT_THAT(device_->events(), Contains("launch"));
+  EXPECT_THAT(device_->events(), Contains("launch compute"));
 }
 
 TEST_F(CapturedForwardsTest, AnArenaInUseKeepsItsForwards) {
   MakeLinear(kUpToFour);
   const auto first = BindWarm(2, 0);
   const auto second = BindWarm(3, 0);
-  EXPECT_THAT(device_->events(), Contains("capture").Times(8));
+  EXPECT_THAT(device_->events(), Contains("capture compute").Times(8));
   EXPECT_THAT(Answer(*first, FloatTensor({1, 2}, {1, 2})), ElementsAre(2, 4));
   EXPECT_THAT(Answer(*second, FloatTensor({1, 2}, {1, 2})), ElementsAre(3, 6));
 }
@@ -230,7 +233,7 @@ TEST_F(CapturedForwardsTest, AnArenaInUseKeepsItsForwards) {
 TEST_F(CapturedForwardsTest, AFailedCaptureRefusesTheVersionAndSaysWhatHelps) {
   MakeLinear(kUpToFour);
   auto bound = BindDiagonal(2, 0);
-  device_->FailNextCapture();
+  device_->FailCapture(1);
   const auto failed = bound->WarmUp({FloatTensor({1, 2}, {0, 0})});
   EXPECT_EQ(failed.status().code(), absl::StatusCode::kInternal);
   EXPECT_THAT(std::string(failed.status().message()), HasSubstr("cuda_graphs: false"));
@@ -272,7 +275,7 @@ TEST_F(CapturedForwardsTest, WhatFailsStepByStepSaysSoAndIsNotCaptured) {
   const absl::Status status = (*bound)->WarmUp({FloatTensor({1, 1, 1, 1}, {0})}).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << status;
   EXPECT_THAT(std::string(status.message()), Not(HasSubstr("cuda_graphs")));
-  EXPECT_THAT(device_->events(), Not(Contains("capture")));
+  EXPECT_THAT(device_->events(), Not(Contains("capture compute")));
 }
 
 // Rows behind the batch's own could not be told from them.
@@ -285,11 +288,12 @@ TEST_F(CapturedForwardsTest, OutputsWithoutTheBatchsRowsAreNotCaptured) {
   ASSERT_TRUE(bound.ok()) << bound.status();
   ASSERT_TRUE((*bound)->WarmUp({FloatTensor({1, 2}, {0, 0})}).ok());
   EXPECT_THAT(Answer(**bound, FloatTensor({2, 2}, {1, 2, 3, 4})), ElementsAre(1, 2, 3, 4));
-  EXPECT_THAT(device_->events(), Not(Contains("launch")));
+  EXPECT_THAT(device_->events(), Not(Contains("launch compute")));
 }
 
 // They share the inputs' memory and the outputs'.
 TEST_F(CapturedForwardsTest, ManyThreadsGetTheirOwnAnswers) {
+  device_->ComputeAtOnce(4);
   MakeLinear(kUpToFour);
   const auto bound = BindWarm(2, 0);
   std::atomic<int> wrong{0};
@@ -305,6 +309,48 @@ TEST_F(CapturedForwardsTest, ManyThreadsGetTheirOwnAnswers) {
   }
   for (std::thread& thread : threads) thread.join();
   EXPECT_EQ(wrong, 0);
+}
+
+TEST_F(CapturedForwardsTest, ADeviceThatComputesSeveralAtOnceHasForwardsForTwoStreams) {
+  device_->ComputeAtOnce(4);
+  MakeLinear(kUpToFour);
+  const auto bound = BindWarm(2, 0);
+  EXPECT_THAT(device_->events(), Contains("capture compute").Times(4));
+  EXPECT_THAT(device_->events(), Contains("capture second").Times(4));
+  // One that is alone keeps to the first.
+  device_->ClearEvents();
+  for (int i = 0; i < 3; ++i) Answer(*bound, FloatTensor({1, 2}, {1, 2}));
+  EXPECT_THAT(device_->events(), Each(Not(HasSubstr("second"))));
+}
+
+// While one has not been waited for, the next goes beside it.
+TEST_F(CapturedForwardsTest, ForwardsAtOnceGoToTheStreamWithTheFewestUnderWay) {
+  device_->ComputeAtOnce(4);
+  MakeLinear(kUpToFour);
+  const auto bound = BindWarm(2, 0);
+  device_->ClearEvents();
+  device_->BeforeNextWait([&] {
+    EXPECT_THAT(Answer(*bound, FloatTensor({1, 2}, {5, 6})), ElementsAre(10, 12));
+  });
+  EXPECT_THAT(Answer(*bound, FloatTensor({1, 2}, {1, 2})), ElementsAre(2, 4));
+  EXPECT_THAT(device_->events(),
+              ElementsAre("copy in 8 compute", "launch compute", "copy out 8 compute",
+                          "mark compute", "copy in 8 second", "launch second", "copy out 8 second",
+                          "mark second", "wait", "wait"));
+  device_->ClearEvents();
+  Answer(*bound, FloatTensor({1, 2}, {1, 2}));
+  EXPECT_THAT(device_->events(), Each(Not(HasSubstr("second"))));
+}
+
+TEST_F(CapturedForwardsTest, AFailedCaptureForTheSecondStreamLeavesNoneForTheFirst) {
+  device_->ComputeAtOnce(2);
+  MakeLinear(kUpToFour);
+  const auto bound = BindDiagonal(2, 0);
+  device_->FailCapture(6);
+  EXPECT_FALSE(bound->WarmUp({FloatTensor({1, 2}, {0, 0})}).ok());
+  device_->ClearEvents();
+  EXPECT_THAT(Answer(*bound, FloatTensor({1, 2}, {1, 2})), ElementsAre(2, 4));
+  EXPECT_THAT(device_->events(), Each(Not(HasSubstr("launch"))));
 }
 
 TEST(DerivedTensorsTest, TheSameOnesStayWhereTheyAreWithTheNewValues) {

@@ -4,6 +4,7 @@
 
 #include <ATen/Functions.h>
 
+#include <array>
 #include <atomic>
 #include <cstddef>
 #include <cstring>
@@ -29,13 +30,18 @@ namespace relight::model {
 class RecordingDevice final : public Device {
  public:
   // What happened, in order: "allocate 256", "copy in 16 load", "synchronize load", "use compute",
-  // "capture", "launch", "mark", "wait", "leave compute", "free 256".
+  // "capture compute", "launch compute", "mark compute", "wait", "leave compute", "free 256". The
+  // second stream for requests is "second".
   std::vector<std::string> events() const { return journal_->Read(); }
   void ClearEvents() { journal_->Clear(); }
   // The next CopyToDevice fails.
   void FailNextCopy() { fail_next_copy_ = true; }
   int host_tensors_made() const { return host_tensors_made_; }
-  void FailNextCapture() { fail_next_capture_ = true; }
+  // The one that comes `at` captures from now, 1 being the next.
+  void FailCapture(int at) { captures_until_failure_ = at; }
+  // Called where a forward has been queued and is about to be waited for, outside all locks.
+  void BeforeNextWait(std::function<void()> hook) { before_next_wait_ = std::move(hook); }
+  void ComputeAtOnce(int forwards) { forwards_at_once_ = forwards; }
   void FailNextLaunch() { fail_next_launch_ = true; }
 
   const std::string& name() const override { return name_; }
@@ -65,11 +71,11 @@ class RecordingDevice final : public Device {
     MutexLock lock(mutex_);
     journal_->Add(absl::StrCat("copy in ", size_bytes, " ", Name(stream)));
     // Inputs are computed on at once, in their stream's order.
-    if (stream == Stream::kCompute) {
-      DoQueuedLocked();
-      std::memcpy(to, from, size_bytes);
+    if (stream == Stream::kLoad) {
+      QueueOf(stream).push_back([=] { std::memcpy(to, from, size_bytes); });
     } else {
-      queued_.push_back([=] { std::memcpy(to, from, size_bytes); });
+      DoQueuedLocked(stream);
+      std::memcpy(to, from, size_bytes);
     }
     return absl::OkStatus();
   }
@@ -78,27 +84,32 @@ class RecordingDevice final : public Device {
     std::this_thread::yield();
     MutexLock lock(mutex_);
     journal_->Add(absl::StrCat("copy out ", size_bytes, " ", Name(stream)));
-    queued_.push_back([=] { std::memcpy(to, from, size_bytes); });
+    QueueOf(stream).push_back([=] { std::memcpy(to, from, size_bytes); });
     return absl::OkStatus();
   }
   absl::Status Synchronize(Stream stream) override {
     journal_->Add(absl::StrCat("synchronize ", Name(stream)));
-    DoQueued();
+    DoQueued(stream);
     return absl::OkStatus();
   }
-  absl::StatusOr<std::unique_ptr<Mark>> SetMark() override {
-    journal_->Add("mark");
-    return std::make_unique<Waiter>(*this);
+  absl::StatusOr<std::unique_ptr<Mark>> SetMark(Stream stream) override {
+    journal_->Add(absl::StrCat("mark ", Name(stream)));
+    return std::make_unique<Waiter>(*this, stream);
   }
+  int forwards_at_once() const override { return forwards_at_once_; }
   bool can_capture() const override { return true; }
   absl::StatusOr<std::unique_ptr<CapturedWork>> Capture(
-      std::function<std::vector<at::Tensor>()> work, const CapturedWork*) override {
-    if (fail_next_capture_.exchange(false)) return absl::InternalError("no capture");
-    journal_->Add("capture");
+      std::function<std::vector<at::Tensor>()> work, Stream stream,
+      const CapturedWork* beside) override {
+    if (captures_until_failure_-- == 1) return absl::InternalError("no capture");
+    if (beside != nullptr && beside->stream() != stream) {
+      return absl::InternalError("captured beside another stream's work");
+    }
+    journal_->Add(absl::StrCat("capture ", Name(stream)));
     // Its memory is there, and nothing is computed yet.
     std::vector<at::Tensor> outputs = work();
     for (at::Tensor& output : outputs) output.fill_(std::numeric_limits<double>::quiet_NaN());
-    return std::make_unique<Repeater>(*this, std::move(work), std::move(outputs));
+    return std::make_unique<Repeater>(*this, stream, std::move(work), std::move(outputs));
   }
   std::unique_ptr<StreamScope> Use(Stream stream) override {
     return std::make_unique<Scope>(journal_, Name(stream));
@@ -141,30 +152,32 @@ class RecordingDevice final : public Device {
 
   class Waiter final : public Mark {
    public:
-    explicit Waiter(RecordingDevice& device) : device_(device) {}
+    Waiter(RecordingDevice& device, Stream stream) : device_(device), stream_(stream) {}
     absl::Status Wait() override {
+      if (device_.before_next_wait_) std::exchange(device_.before_next_wait_, nullptr)();
       device_.journal_->Add("wait");
-      device_.DoQueued();
+      device_.DoQueued(stream_);
       return absl::OkStatus();
     }
 
    private:
     RecordingDevice& device_;
+    const Stream stream_;
   };
 
   // Computes again, of what then lies at the same addresses.
   class Repeater final : public CapturedWork {
    public:
-    Repeater(RecordingDevice& device, std::function<std::vector<at::Tensor>()> work,
+    Repeater(RecordingDevice& device, Stream stream, std::function<std::vector<at::Tensor>()> work,
              std::vector<at::Tensor> outputs)
-        : CapturedWork(std::move(outputs)), device_(device), work_(std::move(work)) {}
+        : CapturedWork(stream, std::move(outputs)), device_(device), work_(std::move(work)) {}
 
     absl::Status Launch() override {
       if (device_.fail_next_launch_.exchange(false)) return absl::InternalError("no launch");
       std::this_thread::yield();
       MutexLock lock(device_.mutex_);
-      device_.journal_->Add("launch");
-      device_.DoQueuedLocked();
+      device_.journal_->Add(absl::StrCat("launch ", Name(stream())));
+      device_.DoQueuedLocked(stream());
       const std::vector<at::Tensor> results = work_();
       for (std::size_t i = 0; i < results.size(); ++i) {
         std::memcpy(outputs()[i].data_ptr(), results[i].data_ptr(), results[i].nbytes());
@@ -177,23 +190,40 @@ class RecordingDevice final : public Device {
     const std::function<std::vector<at::Tensor>()> work_;
   };
 
-  void DoQueued() {
-    MutexLock lock(mutex_);
-    DoQueuedLocked();
+  using Queue = std::vector<std::function<void()>>;
+
+  Queue& QueueOf(Stream stream) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return queued_.at(static_cast<std::size_t>(stream));
   }
-  void DoQueuedLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    for (const auto& copy : std::exchange(queued_, {})) copy();
+  void DoQueued(Stream stream) {
+    MutexLock lock(mutex_);
+    DoQueuedLocked(stream);
+  }
+  void DoQueuedLocked(Stream stream) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    for (const auto& copy : std::exchange(QueueOf(stream), {})) copy();
   }
 
-  static std::string Name(Stream stream) { return stream == Stream::kCompute ? "compute" : "load"; }
+  static std::string Name(Stream stream) {
+    switch (stream) {
+      case Stream::kCompute:
+        return "compute";
+      case Stream::kSecondCompute:
+        return "second";
+      case Stream::kLoad:
+        break;
+    }
+    return "load";
+  }
 
   const std::string name_ = "recording:0";
   const std::shared_ptr<Journal> journal_ = std::make_shared<Journal>();
   Mutex mutex_;
-  std::vector<std::function<void()>> queued_ ABSL_GUARDED_BY(mutex_);
+  std::array<Queue, 3> queued_ ABSL_GUARDED_BY(mutex_);
+  std::atomic<int> forwards_at_once_{1};
   std::atomic<int> host_tensors_made_{0};
   std::atomic<bool> fail_next_copy_{false};
-  std::atomic<bool> fail_next_capture_{false};
+  std::atomic<int> captures_until_failure_{0};
+  std::function<void()> before_next_wait_;
   std::atomic<bool> fail_next_launch_{false};
 };
 
