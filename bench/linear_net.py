@@ -16,9 +16,12 @@ def make(width):
 
 
 def make_random(width):
+    """Random in the first layer, which the others are like: random numbers take longer than all else."""
     net = make(width)
-    for parameter in net.parameters():
+    for parameter in net[0].parameters():
         torch.nn.init.uniform_(parameter, -width ** -0.5, width ** -0.5)
+    for layer in net[1:]:
+        layer.load_state_dict(net[0].state_dict())
     return net
 
 

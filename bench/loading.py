@@ -1,7 +1,7 @@
 """P6 and P7: how long it takes to swap 1 GiB of weights, and in how much memory.
 
-Each round has, for a state dict and then for a bundle with twice as much optimizer state, one after
-the other: the floor (load_floor.cc, of the state dict, which is nothing but weights), the swap, and
+Each round has, for a state dict and then for a bundle with twice as much optimizer state, or for
+another state dict, one after the other: the floor (load_floor.cc, of the state dict, which is nothing but weights), the swap, and
 PyTorch's own load. Each finds its file in the page cache.
 
 P6 is the time from the rename into the watched folder to the first answer by the new version. So the
@@ -14,6 +14,7 @@ a tiny net, over the weights' size.
 """
 
 import dataclasses
+import functools
 import json
 import math
 import os
@@ -29,7 +30,7 @@ import target
 
 HERE = pathlib.Path(__file__).resolve().parent
 WIDTH, QUICK_WIDTH, TINY_WIDTH = 8192, 2048, 16
-STATE_DICT, BUNDLE = "state dict", "bundle"
+STATE_DICT, BUNDLE, OTHER = "state dict", "bundle", "other state dict"
 FLOOR_STEPS = ["read", "checksum", "copy"]
 PHASES = ["open", "read", "bind", "warm_up", "publish"]
 
@@ -112,19 +113,19 @@ class TorchLoader:
 
 
 def save_checkpoints(folder, width, bundle=True):
-    paths = {STATE_DICT: os.path.join(folder, f"state_dict-{width}.pt")}
-    if bundle:
-        paths[BUNDLE] = os.path.join(folder, f"bundle-{width}.pt")
-    subprocess.run([sys.executable, HERE / "save_checkpoints.py", str(width), *paths.values()],
-                   check=True)
-    return paths
+    """By their kinds. The same weights twice would be no swap."""
+    state_dict = os.path.join(folder, f"state_dict-{width}.pt")
+    later = os.path.join(folder, f"later-{width}.pt")
+    subprocess.run([sys.executable, HERE / "save_checkpoints.py", str(width), state_dict,
+                    "bundle" if bundle else "weights", later], check=True)
+    return {STATE_DICT: state_dict, BUNDLE if bundle else OTHER: later}
 
 
 def largest_width():
     """So that two blocks of weights, PyTorch's and what computing takes find room on the card, and on
-    the host two more, the file and two copies of PyTorch's."""
+    the host two more, the two files and two copies of PyTorch's."""
     host_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    weight_bytes = min(target.memory_bytes() // 4, host_bytes // 7)
+    weight_bytes = min(target.memory_bytes() // 4, host_bytes // 8)
     return math.isqrt(weight_bytes // (4 * linear_net.LAYERS)) // 256 * 256
 
 
@@ -142,16 +143,19 @@ def floor(load_floor, path):
 def measure(load_floor, folder, width, round_count, bundle=True):
     """`folder` is where the checkpoints are made and swapped from: some 8 weights' sizes, without the
     bundle 2."""
+    progress = functools.partial(print, "loading:", file=sys.stderr)
     tiny = tiny_peak_bytes(folder)
+    progress(f"saves {linear_net.weight_bytes(width)} bytes of weights")
     paths = save_checkpoints(folder, width, bundle)
     with swaps.SwappingDaemon(width) as daemon, TorchLoader(width) as torch_loader:
         # What is measured below finds its memory touched.
         torch_loader.seconds(paths[STATE_DICT])
         daemon.swap(paths[STATE_DICT])
         second_block = daemon.swap(list(paths.values())[-1])
+        progress(f"the second block was made by a swap of {second_block.seconds:.3f} s")
         rounds = {kind: [] for kind in paths}
         for number in range(round_count):
-            print(f"loading: round {number + 1} of {round_count}", file=sys.stderr)
+            progress(f"round {number + 1} of {round_count}")
             for kind, path in paths.items():
                 rounds[kind].append(Round(floor(load_floor, paths[STATE_DICT]), daemon.swap(path),
                                           torch_loader.seconds(path)))

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -73,6 +74,9 @@ def throughput_over_batch(served):
 
 def draw(measured, folder):
     """Draws what there is of what was measured, and returns the paths."""
+    if shutil.which("gnuplot") is None:
+        print("no plots: gnuplot is not installed", file=sys.stderr)
+        return []
     scripts = {}
     if measured.get("under swaps", {}).get("trace"):
         scripts["latency_over_time"] = latency_over_time(measured["under swaps"]["trace"])

@@ -1,5 +1,6 @@
-"""save_checkpoints.py WIDTH STATE_DICT [BUNDLE]: saves as trainers do: the weights alone, and, a step
-of training later, a bundle of weights and Adam's state, twice as large."""
+"""save_checkpoints.py WIDTH STATE_DICT bundle|weights LATER: saves as trainers do: the weights alone,
+and, a step of training later, a bundle of weights and Adam's state, twice as large, or other weights
+alone."""
 
 import sys
 
@@ -9,12 +10,15 @@ import linear_net
 
 
 def main():
-    width, state_dict, bundles = int(sys.argv[1]), sys.argv[2], sys.argv[3:]
+    width, state_dict, what, later = int(sys.argv[1]), *sys.argv[2:]
     torch.manual_seed(1)
     net = linear_net.make_random(width)
     torch.save(net.state_dict(), state_dict)
-    if bundles:
-        save_bundle(net, width, bundles[0])
+    if what == "bundle":
+        save_bundle(net, width, later)
+    else:
+        torch.nn.init.zeros_(net[0].bias)
+        torch.save(net.state_dict(), later)
 
 
 def save_bundle(net, width, bundle):

@@ -181,8 +181,10 @@ bool CapturedForwards::Fits(const Forward& forward, absl::Span<const HostInput> 
     if (given.scalar_type() != taken.scalar_type() || given.dim() != taken.dim()) return false;
     const std::size_t first = batched_ ? 1 : 0;
     if (given.sizes().slice(first) != taken.sizes().slice(first)) return false;
-    const bool rows_fit = !batched_ || (given.size(0) > 0 && given.size(0) <= taken.size(0));
-    if (!rows_fit) return false;
+    if (!batched_) continue;
+    // Of inputs with fewer rows than the first, rows behind their own would be computed on.
+    const std::int64_t rows = given.size(0);
+    if (rows == 0 || rows > taken.size(0) || rows != inputs.front().tensor.size(0)) return false;
   }
   return true;
 }

@@ -140,6 +140,26 @@ TEST_F(CapturedForwardsTest, NoRowsAndTooManyAreComputedStepByStep) {
   EXPECT_THAT(device_->events(), Not(Contains("launch compute")));
 }
 
+// Their rows are no batch's; with one row of the second input each of the first is meant.
+TEST_F(CapturedForwardsTest, InputsOfDifferentNumbersOfRowsAreComputedStepByStep) {
+  MakeGraph(R"(
+      input { name: "a" datatype: "FP32" shape: [-1, 2] }
+      input { name: "b" datatype: "FP32" shape: [-1, 2] }
+      network { layer { input: ["a", "b"] sub { } } })",
+            kUpToFour);
+  const auto bound = graph_->Bind({});
+  ASSERT_TRUE(bound.ok()) << bound.status();
+  const HostTensor a = FloatTensor({2, 2}, {1, 2, 3, 4});
+  ASSERT_TRUE((*bound)->WarmUp({a, a}).ok());
+  device_->ClearEvents();
+  const auto outputs = (*bound)->Forward({a, FloatTensor({1, 2}, {1, 1})});
+  ASSERT_TRUE(outputs.ok()) << outputs.status();
+  EXPECT_THAT(ValuesOf(outputs->at(0)), ElementsAre(0, 1, 2, 3));
+  EXPECT_THAT(device_->events(), Not(Contains("launch compute")));
+  ASSERT_TRUE((*bound)->Forward({a, a}).ok());
+  EXPECT_THAT(device_->events(), Contains("launch compute"));
+}
+
 TEST_F(CapturedForwardsTest, WithoutBatchesOnlyTheVeryShapeIsCaptured) {
   MakeLinear({.enabled = true, .max_batch_size = 0});
   const auto bound = BindDiagonal(2, 0);
