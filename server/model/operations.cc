@@ -45,8 +45,8 @@ void MakeAlike(std::vector<at::Tensor>& in, Layout layout) {
   for (at::Tensor& tensor : in) tensor = RowMajor(std::move(tensor), layout);
 }
 
-// A card can only abort on an index that is out of range, and takes all that is on it along, so that
-// it is clamped there. On the CPU LibTorch refuses it.
+// A card can only abort on an index that is out of range, and takes all that is on it along, so
+// that it is clamped there. On the CPU LibTorch refuses it.
 at::Tensor Embed(const at::Tensor& weight, const at::Tensor& indices) {
   if (!indices.is_cpu()) {
     return at::embedding(weight, at::clamp(indices, 0, weight.size(0) - 1));
@@ -95,10 +95,10 @@ class Maker {
     ConvolutionWeights weights{Required("weight"), Optional("bias")};
     if (plan_.norm_taken_in.has_value()) {
       const network::Layer& norm = network_.steps()[*plan_.norm_taken_in].layer;
-      weights = TakeIn({Optional(norm.name, "weight"), Optional(norm.name, "bias"),
-                        Required(norm.name, "running_mean"), Required(norm.name, "running_var"),
-                        std::get<network::BatchNorm>(norm.kind).eps},
-                       weights);
+      weights = TakeIn(
+          {Optional(norm, "weight"), Optional(norm, "bias"), Required(norm.name, "running_mean"),
+           Required(norm.name, "running_var"), std::get<network::BatchNorm>(norm.kind).eps},
+          weights);
     }
     if (plan_.channels_last) {
       weights.weight = weights.weight.contiguous(at::MemoryFormat::ChannelsLast);
@@ -211,12 +211,16 @@ class Maker {
     return weights_.at(layer + "." + suffix);
   }
   at::Tensor Required(const char* suffix) const { return Required(layer_, suffix); }
-  // An undefined tensor stands for "none" in LibTorch's functions.
-  at::Tensor Optional(const std::string& layer, const char* suffix) const {
-    const auto found = weights_.find(layer + "." + suffix);
-    return found == weights_.end() ? at::Tensor() : found->second;
+  // An undefined tensor stands for "none" in LibTorch's functions. A key that the layer would have,
+  // but has not, may be that of a `parameter`.
+  at::Tensor Optional(const network::Layer& layer, const char* suffix) const {
+    const std::string key = layer.name + "." + suffix;
+    const std::vector<ParameterSpec> specs = network::ParametersOf(layer.name, layer.kind);
+    const bool has_it = std::any_of(specs.begin(), specs.end(),
+                                    [&key](const ParameterSpec& spec) { return spec.name == key; });
+    return has_it ? weights_.at(key) : at::Tensor();
   }
-  at::Tensor Optional(const char* suffix) const { return Optional(layer_, suffix); }
+  at::Tensor Optional(const char* suffix) const { return Optional(step_.layer, suffix); }
 
   SeveralOperation Parts(std::int64_t dim) const {
     const std::size_t rank = step_.shape().size();

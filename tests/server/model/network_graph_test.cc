@@ -81,6 +81,18 @@ TEST(NetworkGraphTest, NewWeightsLeaveTheOldModelAsItWas) {
   EXPECT_THAT(Answer(*new_model, input), ElementsAre(15, 21));
 }
 
+TEST(NetworkGraphTest, AParameterIsNotTheBiasOfALayerWithoutOne) {
+  const auto graph = MakeGraph(R"(
+    input { name: "x" datatype: "FP32" shape: -1 shape: 2 }
+    network {
+      layer { name: "fc" linear { out_features: 2 bias: false } }
+      layer { name: "fc.bias" parameter { shape: 2 } }
+      layer { input: "fc" input: "fc.bias" sub {} }
+    })");
+  const auto bound = MustBind(*graph, DiagonalWeights(2).Request());
+  EXPECT_THAT(Answer(*bound, FloatTensor({1, 2}, {3, 4})), ElementsAre(6, 7));
+}
+
 // Small integers, of which every order of summation gives the same sum.
 HostTensor Integers(std::vector<std::int64_t> shape) {
   std::int64_t count = 1;
