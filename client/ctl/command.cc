@@ -65,9 +65,10 @@ exit codes:
 
 const std::vector<Command>& Commands() {
   static const auto* const commands = new std::vector<Command>{
-      InitCommand(),     InspectCommand(), InferCommand(),    StatusCommand(),   HistoryCommand(),
-      WatchCommand(),    PushCommand(),    ReloadCommand(),   PinCommand(),      UnpinCommand(),
-      RollBackCommand(), UnloadCommand(),  SnapshotCommand(), DownloadCommand(), HealthCommand()};
+      InitCommand(),   DescribeCommand(), InspectCommand(),  InferCommand(),
+      StatusCommand(), HistoryCommand(),  WatchCommand(),    PushCommand(),
+      ReloadCommand(), PinCommand(),      UnpinCommand(),    RollBackCommand(),
+      UnloadCommand(), SnapshotCommand(), DownloadCommand(), HealthCommand()};
   return *commands;
 }
 

@@ -26,6 +26,7 @@ struct Command {
 };
 
 Command InitCommand();
+Command DescribeCommand();
 Command InspectCommand();
 Command InferCommand();
 Command StatusCommand();

@@ -36,6 +36,22 @@ storage::StateDictOptions WhereWeightsAre(const Checkpoints& config) {
   return options;
 }
 
+ParameterMismatch CompareStateDict(const storage::Tree& tree, const storage::StateDict& state_dict,
+                                   absl::Span<const std::string> ignored_keys,
+                                   absl::Span<const ParameterSpec> parameters) {
+  std::vector<OfferedTensor> offered;
+  offered.reserve(state_dict.entries.size());
+  for (const storage::StateDictEntry& entry : state_dict.entries) {
+    const storage::TensorInfo& tensor = tree.tensor(entry.node);
+    offered.push_back({entry.key, tensor.shape, tensor.dtype});
+  }
+  ParameterMismatch mismatch = CompareParameters(parameters, offered);
+  const KeyPatterns ignored(ignored_keys);
+  std::erase_if(mismatch.unexpected,
+                [&ignored](const std::string& key) { return ignored.Matches(key); });
+  return mismatch;
+}
+
 absl::StatusOr<WeightsComparison> CompareWeights(const storage::Checkpoint& checkpoint,
                                                  const Checkpoints& config,
                                                  absl::Span<const ParameterSpec> parameters) {
@@ -44,13 +60,8 @@ absl::StatusOr<WeightsComparison> CompareWeights(const storage::Checkpoint& chec
   options.wanted_keys = names;
   WeightsComparison comparison;
   RELIGHT_ASSIGN_OR_RETURN(comparison.state_dict, storage::FindStateDict(checkpoint, options));
-  std::vector<OfferedTensor> offered;
-  offered.reserve(comparison.state_dict.entries.size());
-  for (const storage::StateDictEntry& entry : comparison.state_dict.entries) {
-    const storage::TensorInfo& tensor = checkpoint.tree().tensor(entry.node);
-    offered.push_back({entry.key, tensor.shape, tensor.dtype});
-  }
-  comparison.mismatch = CompareParameters(parameters, offered);
+  comparison.mismatch =
+      CompareStateDict(checkpoint.tree(), comparison.state_dict, config.ignore, parameters);
   // Beside a missing key they may be what it was meant to be.
   if (!config.strict && comparison.mismatch.missing.empty()) {
     comparison.left_aside = std::exchange(comparison.mismatch.unexpected, {});

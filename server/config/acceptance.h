@@ -21,6 +21,7 @@
 #include "server/network/parameters.h"
 #include "storage/checkpoint.h"
 #include "storage/state_dict.h"
+#include "storage/tree.h"
 #include "storage/weights.h"
 
 namespace relight::config {
@@ -33,9 +34,15 @@ storage::StateDictOptions WhereWeightsAre(const Checkpoints& config);
 
 struct WeightsComparison {
   storage::StateDict state_dict;
-  ParameterMismatch mismatch;           // Empty where it fits.
-  std::vector<std::string> left_aside;  // Keys that no parameter wants, where `strict` is false.
+  ParameterMismatch mismatch;  // Empty where it fits.
+  // Keys that no parameter wants, where `strict` is false; without those that the config ignores.
+  std::vector<std::string> left_aside;
 };
+
+// Compares a state dict with `parameters`, without the keys that the config ignores.
+ParameterMismatch CompareStateDict(const storage::Tree& tree, const storage::StateDict& state_dict,
+                                   absl::Span<const std::string> ignored_keys,
+                                   absl::Span<const ParameterSpec> parameters);
 
 // Finds the weights of `checkpoint` where the config says, and compares them with `parameters`. An
 // error only where there are none.

@@ -35,6 +35,16 @@ void ReadRenameRules(const v1::Checkpoints& checkpoints, const Place& place,
   }
 }
 
+void ReadIgnoredKeys(const v1::Checkpoints& checkpoints, const Place& place,
+                     std::vector<std::string>& out, ConfigErrors& errors) {
+  for (int i = 0; i < checkpoints.ignore_size(); ++i) {
+    out.push_back(checkpoints.ignore(i));
+    if (const absl::Status status = CheckKeyPattern(out.back()); !status.ok()) {
+      errors.Add(place.Line("ignore", i), absl::StrCat("ignore: ", std::string(status.message())));
+    }
+  }
+}
+
 void ReadLimits(const v1::ReadLimits& limits, const Place& place, storage::ReadLimits& out,
                 ConfigErrors& errors) {
   const auto read = [&](const char* field, bool given, std::uint64_t value, std::uint64_t most,
@@ -104,6 +114,7 @@ void ReadCheckpoints(const v1::Checkpoints& checkpoints, const Place& place, Mod
   }
   if (checkpoints.has_strict()) out.strict = checkpoints.strict();
   ReadRenameRules(checkpoints, place, out.rename, errors);
+  ReadIgnoredKeys(checkpoints, place, out.ignore, errors);
   ReadLimits(checkpoints.limits(), place.In("limits", checkpoints.limits()), out.limits, errors);
 }
 

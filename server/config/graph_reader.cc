@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <set>
 #include <string>
 #include <string_view>
@@ -13,7 +14,6 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "base/escape.h"
-#include "base/status_macros.h"
 #include "server/config/network_reader.h"
 #include "server/network/layer_rules.h"
 
@@ -32,9 +32,7 @@ class GraphReader {
   void Read();
 
  private:
-  void ReadNetwork();
-  absl::StatusOr<network::Network> BuildNetwork(
-      const std::vector<network::BlockEntry>& entries) const;
+  void ReadNetwork(int line);
   void ReadTorchScript();
   void CheckTensors(const std::vector<TensorSpec>& specs, const char* what);
 
@@ -44,43 +42,10 @@ class GraphReader {
   ConfigErrors& errors_;
 };
 
-void GraphReader::Read() {
-  config_.inputs = ReadTensors(proto_, place_, TensorRole::kInput, errors_);
-  config_.outputs = ReadTensors(proto_, place_, TensorRole::kOutput, errors_);
-  switch (proto_.graph_case()) {
-    case v1::ModelConfig::kNetwork:
-      return ReadNetwork();
-    case v1::ModelConfig::kTorchscript:
-      return ReadTorchScript();
-    case v1::ModelConfig::GRAPH_NOT_SET:
-      errors_.Add(1,
-                  "there is no graph: describe it as network { layer { name: \"fc1\" linear { "
-                  "in_features: 10 out_features: 5 } } ... }, or name an exported one as "
-                  "torchscript { file: \"graph.pt\" }");
-  }
-}
-
-absl::StatusOr<network::Network> GraphReader::BuildNetwork(
-    const std::vector<network::BlockEntry>& entries) const {
-  const std::string first = config_.inputs.empty() ? "input" : config_.inputs.front().name;
-  RELIGHT_ASSIGN_OR_RETURN(std::vector<network::Layer> layers,
-                           network::ExpandBlocks(entries, first));
-  return network::Network::Build(
-      {.inputs = config_.inputs, .outputs = config_.outputs, .layers = std::move(layers)});
-}
-
-void GraphReader::ReadNetwork() {
-  const Place place = place_.In("network", proto_.network());
-  const absl::StatusOr<network::Network> network =
-      BuildNetwork(ReadLayers(proto_.network(), place, errors_));
-  if (network.ok()) {
-    config_.inputs = network->inputs();
-    config_.outputs = network->outputs();
-    config_.graph = *network;
-    return;
-  }
-  for (const absl::string_view text : absl::StrSplit(network.status().message(), '\n')) {
-    // "line 7: what"; without a number it concerns the whole network.
+// Adds what is wrong with a network, a line of the message each: "line 7: what", or at the line of
+// the whole where it has no number.
+void AddErrors(const absl::Status& status, int line_of_all, ConfigErrors& errors) {
+  for (const absl::string_view text : absl::StrSplit(status.message(), '\n')) {
     constexpr std::size_t kPrefix = sizeof("line ") - 1;
     const std::string line(text);
     int number = 0;
@@ -89,14 +54,49 @@ void GraphReader::ReadNetwork() {
             ? std::from_chars(line.data() + kPrefix, line.data() + line.size(), number)
             : std::from_chars_result{};
     if (number > 0) {
-      errors_.Add(number, line.substr(static_cast<std::size_t>(parsed.ptr - line.data()) + 2));
+      errors.Add(number, line.substr(static_cast<std::size_t>(parsed.ptr - line.data()) + 2));
     } else {
-      errors_.Add(place.line(), line);
+      errors.Add(line_of_all, line);
     }
   }
 }
 
+// The field that says what the graph is.
+const char* GraphField(const v1::ModelConfig& proto) {
+  return v1::ModelConfig::descriptor()->FindFieldByNumber(proto.graph_case())->name().c_str();
+}
+
+void GraphReader::Read() {
+  switch (proto_.graph_case()) {
+    default:
+      return ReadNetwork(place_.Line(GraphField(proto_)));
+    case v1::ModelConfig::kTorchscript:
+      return ReadTorchScript();
+    case v1::ModelConfig::GRAPH_NOT_SET:
+      errors_.Add(
+          1,
+          "there is no graph: describe it as network { layer { name: \"fc1\" linear { "
+          "in_features: 10 out_features: 5 } } ... } or as a family, such as resnet { depth: "
+          "50 }, or name an exported one as torchscript { file: \"graph.pt\" }");
+  }
+}
+
+void GraphReader::ReadNetwork(int line) {
+  const network::WrittenNetwork written = ReadDescription(proto_, place_, errors_);
+  config_.inputs = written.inputs;
+  config_.outputs = written.outputs;
+  config_.checkpoints.ignore = written.ignored_keys;
+  if (written.entries.empty() && !proto_.has_network()) return;  // The errors say why.
+  const absl::StatusOr<network::Network> network = network::Build(written);
+  if (!network.ok()) return AddErrors(network.status(), line, errors_);
+  config_.inputs = network->inputs();
+  config_.outputs = network->outputs();
+  config_.graph = *network;
+}
+
 void GraphReader::ReadTorchScript() {
+  config_.inputs = ReadTensors(proto_, place_, TensorRole::kInput, errors_);
+  config_.outputs = ReadTensors(proto_, place_, TensorRole::kOutput, errors_);
   const Place place = place_.In("torchscript", proto_.torchscript());
   const std::string& file = proto_.torchscript().file();
   if (file.empty()) {
@@ -144,6 +144,26 @@ void GraphReader::CheckTensors(const std::vector<TensorSpec>& specs, const char*
 }
 
 }  // namespace
+
+network::WrittenNetwork ReadDescription(const v1::ModelConfig& proto, const Place& place,
+                                        ConfigErrors& errors) {
+  network::WrittenNetwork written;
+  written.inputs = ReadTensors(proto, place, TensorRole::kInput, errors);
+  written.outputs = ReadTensors(proto, place, TensorRole::kOutput, errors);
+  if (proto.has_network()) {
+    written.entries = ReadLayers(proto.network(), place.In("network", proto.network()), errors);
+    return written;
+  }
+  const std::optional<network::Family> family = ReadFamily(proto, place, errors);
+  if (!family.has_value()) return written;
+  absl::StatusOr<network::WrittenNetwork> expanded = network::Expand(*family, written.inputs);
+  if (!expanded.ok()) {
+    AddErrors(expanded.status(), place.Line(GraphField(proto)), errors);
+    return written;
+  }
+  if (!written.outputs.empty()) expanded->outputs = std::move(written.outputs);
+  return *std::move(expanded);
+}
 
 void ReadGraph(const v1::ModelConfig& proto, const Place& place, ModelConfig& config,
                ConfigErrors& errors) {

@@ -2,8 +2,11 @@
 
 #include <re2/re2.h>
 
+#include <algorithm>
+
 #include "absl/strings/str_cat.h"
 #include "base/escape.h"
+#include "base/status_macros.h"
 
 namespace relight::config {
 namespace {
@@ -15,21 +18,28 @@ re2::RE2::Options Options() {
   return options;
 }
 
+std::string Subject(const std::string& pattern) {
+  return absl::StrCat("pattern \"", Escape(pattern), "\"");
+}
+
 }  // namespace
 
+absl::Status CheckKeyPattern(const std::string& pattern) {
+  if (pattern.empty()) return absl::InvalidArgumentError("a rule has no pattern");
+  const re2::RE2 compiled(pattern, Options());
+  if (compiled.ok()) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat(Subject(pattern), " is no regular expression: ", Escape(compiled.error())));
+}
+
 absl::Status CheckKeyRule(const RenameRule& rule) {
-  const std::string subject = absl::StrCat("pattern \"", Escape(rule.pattern), "\"");
-  if (rule.pattern.empty()) return absl::InvalidArgumentError("a rule has no pattern");
+  RELIGHT_RETURN_IF_ERROR(CheckKeyPattern(rule.pattern));
   const re2::RE2 pattern(rule.pattern, Options());
-  if (!pattern.ok()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(subject, " is no regular expression: ", Escape(pattern.error())));
-  }
   std::string error;
   if (!pattern.CheckRewriteString(rule.replacement, &error)) {
     return absl::InvalidArgumentError(absl::StrCat("replacement \"", Escape(rule.replacement),
-                                                   "\" does not go with ", subject, ": ",
-                                                   Escape(error)));
+                                                   "\" does not go with ", Subject(rule.pattern),
+                                                   ": ", Escape(error)));
   }
   return absl::OkStatus();
 }
@@ -46,6 +56,18 @@ std::string KeyRules::operator()(std::string key) const {
     re2::RE2::GlobalReplace(&key, *rule.pattern, rule.replacement);
   }
   return key;
+}
+
+KeyPatterns::KeyPatterns(absl::Span<const std::string> patterns) {
+  for (const std::string& pattern : patterns) {
+    patterns_.push_back(std::make_shared<const re2::RE2>(pattern, Options()));
+  }
+}
+
+bool KeyPatterns::Matches(const std::string& key) const {
+  if (key.size() > KeyRules::kMaxKeyBytes) return false;
+  return std::any_of(patterns_.begin(), patterns_.end(),
+                     [&key](const auto& pattern) { return re2::RE2::PartialMatch(key, *pattern); });
 }
 
 }  // namespace relight::config

@@ -1,4 +1,4 @@
-// The rules by which a config renames the keys of a checkpoint.
+// The rules by which a config renames the keys of a checkpoint, and leaves some aside.
 #ifndef RELIGHT_SERVER_CONFIG_KEY_RULES_H_
 #define RELIGHT_SERVER_CONFIG_KEY_RULES_H_
 
@@ -16,8 +16,10 @@ class RE2;
 
 namespace relight::config {
 
-// INVALID_ARGUMENT where the pattern is no regular expression of RE2, or the replacement names a
-// group that it does not have.
+// INVALID_ARGUMENT where the pattern is empty or no regular expression of RE2.
+absl::Status CheckKeyPattern(const std::string& pattern);
+
+// The same, also where the replacement names a group that the pattern does not have.
 absl::Status CheckKeyRule(const RenameRule& rule);
 
 // Renames keys: each rule replaces every match in what the rule before made of the key, as Python's
@@ -39,6 +41,19 @@ class KeyRules {
     std::string replacement;
   };
   std::vector<Rule> rules_;
+};
+
+// Which keys to leave aside: those in which one of the patterns is found, as Python's re.search
+// does it. Costs and thread-safety are those of KeyRules; no key of more than kMaxKeyBytes is one.
+class KeyPatterns {
+ public:
+  // All of `patterns` have passed CheckKeyPattern.
+  explicit KeyPatterns(absl::Span<const std::string> patterns);
+
+  bool Matches(const std::string& key) const;
+
+ private:
+  std::vector<std::shared_ptr<const re2::RE2>> patterns_;
 };
 
 }  // namespace relight::config

@@ -422,6 +422,17 @@ std::string Named(const std::string& folder) {
   return error ? folder : real.string();
 }
 
+absl::StatusOr<ModelConfigFile> Read(const std::filesystem::path& file, const std::string& folder) {
+  RELIGHT_ASSIGN_OR_RETURN(std::string text, ReadSmallFile(file.string(), kMaxConfigBytes));
+  return ModelConfigFile{
+      .text = std::move(text), .folder = folder, .name = file.filename().string()};
+}
+
+absl::StatusOr<ModelConfigFile> ReadFrom(const std::string& folder) {
+  const std::string named = Named(folder);
+  return Read(std::filesystem::path(named) / kModelConfigName, named);
+}
+
 }  // namespace
 
 absl::StatusOr<ModelConfig> ParseModelConfig(std::string_view text, const std::string& folder,
@@ -438,20 +449,21 @@ absl::StatusOr<ModelConfig> ParseModelConfig(std::string_view text, const std::s
 }
 
 absl::StatusOr<ModelConfig> LoadModelConfig(const std::string& folder) {
-  const std::string named = Named(folder);
-  RELIGHT_ASSIGN_OR_RETURN(
-      const std::string text,
-      ReadSmallFile((std::filesystem::path(named) / kModelConfigName).string(), kMaxConfigBytes));
-  return ParseModelConfig(text, named);
+  RELIGHT_ASSIGN_OR_RETURN(const ModelConfigFile file, ReadFrom(folder));
+  return ParseModelConfig(file.text, file.folder, file.name);
 }
 
 absl::StatusOr<ModelConfig> LoadModelConfigAt(const std::string& path) {
+  RELIGHT_ASSIGN_OR_RETURN(const ModelConfigFile file, ReadModelConfigAt(path));
+  return ParseModelConfig(file.text, file.folder, file.name);
+}
+
+absl::StatusOr<ModelConfigFile> ReadModelConfigAt(const std::string& path) {
   std::error_code ignored;
-  if (std::filesystem::is_directory(path, ignored)) return LoadModelConfig(path);
-  RELIGHT_ASSIGN_OR_RETURN(const std::string text, ReadSmallFile(path, kMaxConfigBytes));
-  const std::filesystem::path folder = std::filesystem::path(path).parent_path();
-  return ParseModelConfig(text, Named(folder.empty() ? "." : folder.string()),
-                          std::filesystem::path(path).filename().string());
+  if (std::filesystem::is_directory(path, ignored)) return ReadFrom(path);
+  const std::filesystem::path file(path);
+  const std::string folder = file.has_parent_path() ? file.parent_path().string() : ".";
+  return Read(path, Named(folder));
 }
 
 }  // namespace relight::config

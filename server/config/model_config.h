@@ -72,6 +72,7 @@ struct Checkpoints {
   bool reject_unknown_classes = false;
   std::vector<RenameRule> rename;
   bool strict = true;
+  std::vector<std::string> ignore;  // Regular expressions of RE2: keys to leave aside.
   storage::ReadLimits limits;
 };
 
@@ -115,6 +116,14 @@ absl::StatusOr<ModelConfig> LoadModelConfig(const std::string& folder);
 // The same for a path that may also be the file itself, whatever it is called; the model's folder
 // is then the one that it lies in.
 absl::StatusOr<ModelConfig> LoadModelConfigAt(const std::string& path);
+
+// What there is to parse at such a path: the arguments of ParseModelConfig.
+struct ModelConfigFile {
+  std::string text;
+  std::string folder;
+  std::string name;
+};
+absl::StatusOr<ModelConfigFile> ReadModelConfigAt(const std::string& path);
 
 // The same from text in memory; `folder` is only used to resolve paths and to name the model,
 // `file_name` in messages.

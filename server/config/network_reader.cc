@@ -60,23 +60,22 @@ std::optional<DType> ReadDatatype(const std::string& name, int line, ConfigError
   return dtype;
 }
 
-// Sets arguments of one kind from the fields of its message.
+// Sets arguments of one kind or family from the fields of its message.
 class ArgumentReader {
  public:
   ArgumentReader(const Message& message, const Place& place, ConfigErrors& errors)
       : message_(message), reflection_(*message.GetReflection()), place_(place), errors_(errors) {}
 
-  void Read(network::LayerKind& kind) {
+  void Read(const std::string& whose, const std::vector<network::Argument>& arguments) {
     std::vector<const FieldDescriptor*> given;
     reflection_.ListFields(message_, &given);
-    const std::vector<network::Argument> arguments = network::ArgumentsOf(kind);
     for (const FieldDescriptor* const field : given) {
       const auto argument =
           std::find_if(arguments.begin(), arguments.end(),
                        [field](const network::Argument& one) { return field->name() == one.name; });
       if (argument == arguments.end()) {
         errors_.Add(place_.Line(field->name().c_str()),
-                    absl::StrCat(network::KindName(kind), " has no argument ", field->name()));
+                    absl::StrCat(whose, " has no argument ", field->name()));
         continue;
       }
       field_ = field;
@@ -141,7 +140,7 @@ network::LayerKind ReadKind(const v1::Layer& layer, const Place& place, ConfigEr
   }
   const Message& arguments = layer.GetReflection()->GetMessage(layer, field);
   const Place where = place.In(field->name().c_str(), arguments);
-  ArgumentReader(arguments, where, errors).Read(*kind);
+  ArgumentReader(arguments, where, errors).Read(field->name(), network::ArgumentsOf(*kind));
   return *std::move(kind);
 }
 
@@ -197,6 +196,20 @@ std::vector<TensorSpec> ReadTensors(const v1::ModelConfig& config, const Place& 
 std::vector<network::BlockEntry> ReadLayers(const v1::Network& network, const Place& place,
                                             ConfigErrors& errors) {
   return ReadEntries(network.layer(), place, errors);
+}
+
+std::optional<network::Family> ReadFamily(const v1::ModelConfig& config, const Place& place,
+                                          ConfigErrors& errors) {
+  const auto* const graphs = v1::ModelConfig::descriptor()->FindOneofByName("graph");
+  const Reflection& reflection = *config.GetReflection();
+  const FieldDescriptor* const field = reflection.GetOneofFieldDescriptor(config, graphs);
+  if (field == nullptr) return std::nullopt;
+  std::optional<network::Family> family = network::FamilyNamed(field->name());
+  if (!family.has_value()) return std::nullopt;
+  const Message& arguments = reflection.GetMessage(config, field);
+  const Place where = place.In(field->name().c_str(), arguments);
+  ArgumentReader(arguments, where, errors).Read(field->name(), network::ArgumentsOf(*family));
+  return family;
 }
 
 }  // namespace relight::config

@@ -186,7 +186,9 @@ struct ArgumentLister {
     return {Number("threshold", k.threshold), Number("value", k.value)};
   }
   Arguments operator()(LogicalNot&) const { return {}; }
-  Arguments operator()(Cast& k) const { return {Type("datatype", k.datatype)}; }
+  Arguments operator()(Cast& k) const {
+    return {{.name = "datatype", .field = &k.datatype, .required = true}};
+  }
   Arguments operator()(Identity& k) const {
     if (!k.dropout) return {};
     return {Real("p", k.p)};

@@ -40,6 +40,9 @@ struct Argument {
   std::vector<std::string> choices = {};
 };
 
+// Adds what is wrong with each by itself, and makes one size that stands for several as many.
+void CheckArguments(const std::vector<Argument>& arguments, std::vector<std::string>& errors);
+
 // In PyTorch's order. Valid for as long as `kind` stays what and where it is.
 std::vector<Argument> ArgumentsOf(LayerKind& kind);
 

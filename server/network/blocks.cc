@@ -146,4 +146,11 @@ absl::StatusOr<std::vector<Layer>> ExpandBlocks(const std::vector<BlockEntry>& e
   return std::move(expansion).layers();
 }
 
+absl::StatusOr<Network> Build(const WrittenNetwork& written) {
+  const std::string first = written.inputs.empty() ? "input" : written.inputs.front().name;
+  RELIGHT_ASSIGN_OR_RETURN(std::vector<Layer> layers, ExpandBlocks(written.entries, first));
+  return Network::Build(
+      {.inputs = written.inputs, .outputs = written.outputs, .layers = std::move(layers)});
+}
+
 }  // namespace relight::network

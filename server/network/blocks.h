@@ -10,6 +10,7 @@
 
 #include "absl/status/statusor.h"
 #include "server/network/network.h"
+#include "server/network/tensor_spec.h"
 
 namespace relight::network {
 
@@ -41,6 +42,18 @@ inline constexpr std::size_t kMaxBlockDepth = 32;
 // Network::Build has them, for blocks that hold nothing, and for more than kMaxLayers layers.
 absl::StatusOr<std::vector<Layer>> ExpandBlocks(const std::vector<BlockEntry>& entries,
                                                 const std::string& first_input);
+
+// A network as one writes it down.
+struct WrittenNetwork {
+  std::vector<TensorSpec> inputs;   // Empty ones are as NetworkDescription has them.
+  std::vector<TensorSpec> outputs;  // A family's have names alone.
+  std::vector<BlockEntry> entries;
+  // Regular expressions for keys that some releases of a family's home save beside the parameters.
+  std::vector<std::string> ignored_keys = {};
+};
+
+// Its blocks expanded, and built; errors of both.
+absl::StatusOr<Network> Build(const WrittenNetwork& written);
 
 }  // namespace relight::network
 

@@ -484,6 +484,9 @@ void Builder::FindUnused() {
   for (std::size_t i = steps_.size(); i-- > 0;) {
     if (!is_used(steps_[i])) continue;
     for (const std::size_t value : steps_[i].inputs) used[value] = true;
+    // One whose parameters are shared may stand for a second name of theirs alone.
+    const auto shared = layer_by_name_.find(steps_[i].layer.parameters_of);
+    if (shared != layer_by_name_.end()) used[steps_[shared->second].first_value] = true;
   }
   for (std::size_t i = 0; i < input_count(); ++i) {
     if (used[i]) continue;

@@ -43,8 +43,8 @@ TEST_F(CtlTest, HelpIsForEveryCommand) {
   EXPECT_EQ(help.code, 0);
   EXPECT_THAT(help.out, HasSubstr("exit codes:"));
   for (const char* command :
-       {"init", "inspect", "infer", "status", "history", "watch", "reload", "pin", "unpin",
-        "rollback", "unload", "snapshot", "download", "push", "health"}) {
+       {"init", "describe", "inspect", "infer", "status", "history", "watch", "reload", "pin",
+        "unpin", "rollback", "unload", "snapshot", "download", "push", "health"}) {
     EXPECT_THAT(help.out, HasSubstr(std::string("\n  ") + command + " ")) << command;
     const Outcome one = RunBare({command, "--help"});
     EXPECT_EQ(one.code, 0);
@@ -356,6 +356,32 @@ TEST_F(CtlTest, InitDraftsWithoutAServer) {
   const Outcome written = RunBare({"init", checkpoint, "--output", server_.folder().string()});
   EXPECT_EQ(written.out, "wrote " + file.string() + "\n");
   EXPECT_EQ(ReadAll(file), printed.out);
+}
+
+TEST_F(CtlTest, DescribePrintsWhatAFamilyStandsFor) {
+  const std::filesystem::path file = server_.folder() / "model.textproto";
+  std::ofstream(file) << "resnet { depth: 18 num_classes: 10 }";
+  const Outcome printed = RunBare({"describe", server_.folder().string()});
+  EXPECT_EQ(printed.code, 0) << printed.err;
+  EXPECT_THAT(
+      printed.out,
+      AllOf(StartsWith("input { name: \"input\" datatype: \"FP32\" shape: [-1, 3, -1, -1] }\n"),
+            HasSubstr("layer { name: \"fc\" linear { in_features: 512 out_features: 10 } }")));
+  EXPECT_EQ(RunBare({"describe", file.string()}).out, printed.out);
+  const Outcome json = RunBare({"describe", file.string(), "--json"});
+  EXPECT_EQ(json.json(), Json({{"model_textproto", printed.out}})) << json.out;
+  std::ofstream(file) << printed.out;
+  EXPECT_EQ(RunBare({"describe", file.string()}).out, printed.out);
+}
+
+TEST_F(CtlTest, DescribeSaysWhatIsWrongWithAConfig) {
+  const std::filesystem::path file = server_.folder() / "wrong.textproto";
+  std::ofstream(file) << "resnet { depth: 20 }";
+  const Outcome outcome = RunBare({"describe", file.string()});
+  EXPECT_EQ(outcome.code, 1);
+  EXPECT_EQ(outcome.out, "");
+  EXPECT_THAT(outcome.err, HasSubstr("wrong.textproto:1: resnet: depth is 20, it can be 18"));
+  EXPECT_EQ(RunBare({"describe", "/no/such/model"}).code, 4);
 }
 
 TEST_F(CtlTest, InitPrintsJsonForPrograms) {

@@ -6,7 +6,6 @@ run_networks computes all cases of layer_grid.py in one go, in float32 and, wher
 operation on the CPU, in bfloat16; it loads the state dicts as the server does, so that missing and
 unknown keys are errors.
 """
-import json
 import os
 import re
 import subprocess
@@ -18,12 +17,11 @@ import unittest
 import torch
 
 import layer_grid
+from network_runs import Answers, difference, error_of, write_case
 
 PROGRAM = sys.argv[1]
 DEVICE = sys.argv[2] if len(sys.argv) > 2 else "cpu"
 PROTO = os.path.join(os.path.dirname(__file__), "..", "..", "proto", "relight", "v1", "model_config.proto")
-
-TYPES = {name: dtype for dtype, name in layer_grid.DATATYPES.items()}
 
 # Of an output's largest number. In float32, what other orders of summation make of it. A bfloat16 has 8
 # bits, so that each rounding is off by up to 2^-9; and whether every step rounds, or a few are computed
@@ -50,70 +48,28 @@ class Run:
         return f'device: "{DEVICE}"\n{precision}{self.case.text(self.output_types)}'
 
     def write_inputs(self, tensors):
-        os.mkdir(self.folder)
-        with open(self.path("model.textproto"), "w") as file:
-            file.write(self.text())
-        with open(self.path("inputs.json"), "w") as file:
-            json.dump([{"datatype": layer_grid.DATATYPES[tensor.dtype], "shape": list(tensor.shape)}
-                       for tensor in tensors], file)
-        for i, tensor in enumerate(tensors):
-            with open(self.path(f"input_{i}.bin"), "wb") as file:
-                file.write(bytes_of(tensor))
+        write_case(self.folder, self.text(), tensors)
 
     def error(self):
-        if not os.path.exists(self.path("error.txt")):
-            return None
-        with open(self.path("error.txt")) as file:
-            return file.read()
+        return error_of(self.folder)
 
     def problem(self):
         """What is wrong with the program's answer; None where nothing is."""
         if self.error() is not None:
             return self.error()
-        with open(self.path("outputs.json")) as file:
-            described = json.load(file)
+        given = Answers(self.folder)
         wanted = [(name, layer_grid.DATATYPES[dtype], list(tensor.shape)) for name, dtype, tensor in
                   zip(self.case.outputs or ["output"], self.output_types, self.answers[0])]
-        given = [(one["name"], one["datatype"], one["shape"]) for one in described]
-        if given != wanted:
-            return f"the outputs are {given}, not {wanted}"
+        if given.signature != wanted:
+            return f"the outputs are {given.signature}, not {wanted}"
         problems = []
-        for i, (name, datatype, shape) in enumerate(given):
-            with open(self.path(f"output_{i}.bin"), "rb") as file:
-                actual = tensor_of(file.read(), TYPES[datatype], shape)
+        for i, (name, _, _) in enumerate(given.signature):
+            actual = given.tensor(i)
             tolerance = TOLERANCES[self.precision] if actual.is_floating_point() else 0
             differences = [difference(actual, answer[i], tolerance) for answer in self.answers]
             if all(differences):
                 problems.append(f"{name}: {differences[0]}")
         return "\n".join(problems) or None
-
-
-def bytes_of(tensor):
-    tensor = tensor.contiguous()
-    return (tensor.view(torch.int16) if tensor.dtype == torch.bfloat16 else tensor).numpy().tobytes()
-
-
-def tensor_of(content, dtype, shape):
-    if not content:
-        return torch.empty(shape, dtype=dtype)
-    return torch.frombuffer(bytearray(content), dtype=dtype).reshape(shape)
-
-
-def difference(actual, expected, tolerance):
-    """The largest error where it is too large; None where it is not."""
-    actual, expected = actual.double(), expected.double()
-    same = (actual == expected) | (actual.isnan() & expected.isnan())
-    if same.all():
-        return None
-    errors = (actual - expected).abs().masked_fill(same, 0).nan_to_num(nan=float("inf"))
-    largest = expected[expected.isfinite()].abs().max().item() if expected.isfinite().any() else 0
-    worst = errors.max().item()
-    if worst <= tolerance * largest:
-        return None
-    at = errors.flatten().argmax().item()
-    return (f"the largest error is {worst:g}, of a largest number of {largest:g} ({tolerance:g} of it is allowed): "
-            f"{actual.flatten()[at]:g} in place of {expected.flatten()[at]:g} at element {at}; "
-            f"{(~same).sum()} of {same.numel()} differ")
 
 
 def as_bfloat16(tensor):

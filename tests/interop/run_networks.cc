@@ -5,9 +5,10 @@
 // Each subfolder is a case: model.textproto, weights.pt (left out where the network has no
 // parameters), inputs.json ([{"datatype": "FP32", "shape": [2, 3]}, ...]) and the inputs' bytes,
 // row-major and little-endian, in input_0.bin, input_1.bin, ... Where the config leaves the device
-// open, it is the CPU. Leaves beside them outputs.json
-// (with names, too) and output_0.bin, ..., or error.txt. Cases that have their result already are
-// passed over, so that a run can go on after the case that a crash has ended it in.
+// open, it is the CPU. Leaves beside them outputs.json (with names, too), output_0.bin, ... and
+// parameters.json ({"fc.weight": [5, 10], ...}: what the graph knows), or error.txt. Without
+// inputs.json there is nothing to be computed: parameters.json is all. Cases that have their result
+// already are passed over, so that a run can go on after the case that a crash has ended it in.
 #include <algorithm>
 #include <cstddef>
 #include <filesystem>
@@ -110,12 +111,20 @@ absl::Status WriteOutputs(const path& folder, const std::vector<TensorSpec>& spe
   return WriteFile(folder / "outputs.json", described.dump());
 }
 
+absl::Status WriteParameters(const path& folder, const std::vector<ParameterSpec>& parameters) {
+  nlohmann::ordered_json described = nlohmann::ordered_json::object();
+  for (const ParameterSpec& parameter : parameters) described[parameter.name] = parameter.shape;
+  return WriteFile(folder / "parameters.json", described.dump());
+}
+
 absl::Status RunCase(const path& folder, GraphFactory& backend) {
   RELIGHT_ASSIGN_OR_RETURN(config::ModelConfig config, config::LoadModelConfig(folder.string()));
   if (config.device.kind == config::DeviceChoice::Kind::kAuto) {
     config.device.kind = config::DeviceChoice::Kind::kCpu;
   }
   RELIGHT_ASSIGN_OR_RETURN(const std::unique_ptr<Graph> graph, backend.Create(config));
+  RELIGHT_RETURN_IF_ERROR(WriteParameters(folder, graph->parameters()));
+  if (!std::filesystem::exists(folder / "inputs.json")) return absl::OkStatus();
   BindRequest request;
   const path weights = folder / "weights.pt";
   if (std::filesystem::exists(weights) || !graph->parameters().empty()) {

@@ -125,6 +125,25 @@ TEST(AcceptanceTest, WhereNotStrictWhatTheGraphDoesNotKnowIsLeftAside) {
   EXPECT_EQ(PlanFor(checkpoint, compared->state_dict, first)->tensors.size(), 2u);
 }
 
+TEST(AcceptanceTest, IgnoredKeysAreLeftAsideAlsoWhereStrict) {
+  const storage::Checkpoint checkpoint = Open("model_state.pth");
+  const std::vector<ParameterSpec> first(SimpleNet().begin(), SimpleNet().begin() + 2);
+  Checkpoints where;
+  where.ignore = {"^fc2"};
+  const auto compared = CompareWeights(checkpoint, where, first);
+  ASSERT_TRUE(compared.ok()) << compared.status();
+  EXPECT_TRUE(compared->mismatch.empty());
+  EXPECT_TRUE(compared->left_aside.empty());
+  where.ignore = {"weight$"};
+  EXPECT_THAT(CompareWeights(checkpoint, where, first)->mismatch.unexpected,
+              ElementsAre("fc2.bias"));
+  // Those that the graph knows are needed all the same.
+  where.ignore = {"."};
+  const auto all = CompareWeights(checkpoint, where, SimpleNet());
+  EXPECT_TRUE(all->mismatch.empty());
+  EXPECT_EQ(PlanFor(checkpoint, all->state_dict, SimpleNet())->tensors.size(), 4u);
+}
+
 TEST(AcceptanceTest, NotEvenThenMayAValueBeMissingOrMisshaped) {
   const storage::Checkpoint checkpoint = Open("model_state.pth");
   Checkpoints where;

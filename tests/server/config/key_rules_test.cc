@@ -39,6 +39,18 @@ TEST(KeyRulesTest, LongKeysStayAsTheyAre) {
             5 * KeyRules::kMaxKeyBytes);
 }
 
+TEST(KeyPatternsTest, FindAPatternAnywhereInAKey) {
+  const std::vector<std::string> patterns = {R"(^h\.\d+\.attn\.bias$)", "position_ids"};
+  for (const std::string& pattern : patterns) EXPECT_TRUE(CheckKeyPattern(pattern).ok());
+  const KeyPatterns ignored(patterns);
+  EXPECT_TRUE(ignored.Matches("h.11.attn.bias"));
+  EXPECT_TRUE(ignored.Matches("bert.embeddings.position_ids"));
+  EXPECT_FALSE(ignored.Matches("h.11.attn.c_attn.bias"));
+  EXPECT_FALSE(ignored.Matches("x.h.1.attn.bias"));
+  EXPECT_FALSE(ignored.Matches("position_ids" + std::string(KeyRules::kMaxKeyBytes, 'a')));
+  EXPECT_FALSE(KeyPatterns({}).Matches("fc.weight"));
+}
+
 TEST(KeyRulesTest, RulesThatCannotBeAreRefused) {
   EXPECT_THAT(std::string(CheckKeyRule({"(", ""}).message()), HasSubstr("no regular expression"));
   EXPECT_THAT(std::string(CheckKeyRule({"", "x"}).message()), HasSubstr("has no pattern"));

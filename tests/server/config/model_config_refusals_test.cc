@@ -273,5 +273,29 @@ TEST(ModelConfigRefusalsTest, FoldersThatCannotNameAModel) {
   EXPECT_THAT(Refusal(kNet, "/"), HasSubstr("the folder has no name"));
 }
 
+TEST(ModelConfigRefusalsTest, Families) {
+  EXPECT_EQ(Refusal("\nresnet {\n depth: 20 }"),
+            "model.textproto:2: resnet: depth is 20, it can be 18, 34, 50, 101 or 152");
+  EXPECT_EQ(Refusal("bert { hidden_size: 100 hidden_act: \"swish\" }"),
+            "model.textproto:1: bert: hidden_act is \"swish\", it can be \"gelu\", \"gelu_new\", "
+            "\"gelu_pytorch_tanh\", \"relu\", \"silu\" or \"tanh\"");
+  EXPECT_EQ(Refusal("gpt2 { n_layer: 18446744073709551615 }"),
+            "model.textproto:1: gpt2: n_layer is 9223372036854775807, the most is 512");
+  EXPECT_EQ(Refusal("input { name: \"image\" shape: [-1, 3, 30, 224] } vision_transformer { "
+                    "patch_size: 16 num_layers: 1 num_heads: 1 hidden_dim: 8 mlp_dim: 8 }"),
+            "model.textproto:1: layer \"#7\" (add): its inputs do not broadcast in "
+            "dimension 1: [-1, 15, 8] and [1, 197, 8]");
+  EXPECT_THAT(Refusal("vgg { depth: 11 width: 3 }"), HasSubstr("width"));
+  EXPECT_THAT(Refusal("resnet { depth: 18 } vgg { depth: 11 }"), HasSubstr("oneof"));
+}
+
+TEST(ModelConfigRefusalsTest, IgnoredKeys) {
+  const std::string net = std::string(kNet) + "\n";
+  EXPECT_EQ(Refusal(net + "checkpoints { ignore: \"a\"\n ignore: \"(\" }"),
+            "model.textproto:3: ignore: pattern \"(\" is no regular expression: missing ): (");
+  EXPECT_EQ(Refusal(net + "checkpoints { ignore: \"\" }"),
+            "model.textproto:2: ignore: a rule has no pattern");
+}
+
 }  // namespace
 }  // namespace relight::config

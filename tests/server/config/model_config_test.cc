@@ -309,5 +309,40 @@ TEST(ModelConfigTest, EveryDatatypeOfTheProtocolIsKnown) {
   }
 }
 
+TEST(ModelConfigTest, AFamilyIsANetwork) {
+  const ModelConfig config = MustParse(R"(
+gpt2 { n_layer: 2 activation_function: "relu" layer_norm_epsilon: 0.25 tie_word_embeddings: false }
+checkpoints { ignore: "^score\\." })");
+  const auto& network = std::get<network::Network>(config.graph);
+  ASSERT_EQ(config.inputs.size(), 2u);
+  EXPECT_EQ(config.inputs[0].name, "input_ids");
+  ASSERT_EQ(config.outputs.size(), 1u);
+  EXPECT_EQ(config.outputs[0].name, "logits");
+  EXPECT_EQ(config.outputs[0].shape, (Shape{-1, -1, 50257}));
+  EXPECT_EQ(network.parameters().back().name, "lm_head.weight");
+  EXPECT_TRUE(network.parameters().back().required);
+  EXPECT_EQ(config.batching.max_batch_size, 32);
+  EXPECT_THAT(config.checkpoints.ignore,
+              ElementsAre(R"(^(transformer\.)?h\.\d+\.attn\.(masked_)?bias$)", R"(^score\.)"));
+}
+
+TEST(ModelConfigTest, AFamilysSignatureCanBeDeclared) {
+  const ModelConfig image = MustParse(R"(
+input { name: "image" shape: [-1, 3, 224, 224] }
+output { name: "scores" }
+resnet { depth: 18 num_classes: 10 })");
+  ASSERT_EQ(image.inputs.size(), 1u);
+  EXPECT_EQ(image.inputs[0].name, "image");
+  EXPECT_EQ(image.outputs[0].name, "scores");
+  EXPECT_EQ(image.outputs[0].shape, (Shape{-1, 10}));
+  EXPECT_TRUE(image.checkpoints.ignore.empty());
+  const ModelConfig text = MustParse(R"(
+input { name: "input_ids" datatype: "INT32" shape: [-1, 128] }
+bert { num_hidden_layers: 1 })");
+  ASSERT_EQ(text.inputs.size(), 1u);
+  EXPECT_EQ(text.inputs[0].dtype, DType::kInt32);
+  EXPECT_EQ(text.outputs[0].shape, (Shape{-1, 128, 768}));
+}
+
 }  // namespace
 }  // namespace relight::config

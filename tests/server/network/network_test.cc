@@ -243,6 +243,18 @@ TEST(NetworkTest, SharedParametersMayBeUnderBothNames) {
   EXPECT_EQ(network.parameters()[3].same_as, "wte.weight") << "through the other";
 }
 
+TEST(NetworkTest, AParameterMayStandForASecondNameAlone) {
+  NetworkDescription description;
+  description.layers = {Make("fc", Linear{.in_features = 4, .out_features = 7, .bias = false}),
+                        Make("bias", Parameter{.shape = {7}}),
+                        Make("fc.bias", Parameter{.shape = {7}}),
+                        Make("sum", Elementwise{}, {"fc", "fc.bias"})};
+  description.layers[2].parameters_of = "bias";
+  const Network network = MustBuild(std::move(description));
+  ASSERT_THAT(ParameterNames(network), ElementsAre("fc.weight", "bias", "fc.bias"));
+  EXPECT_EQ(network.parameters()[2].same_as, "bias");
+}
+
 TEST(NetworkTest, NormsWithoutParametersNeedNoName) {
   NetworkDescription description;
   description.inputs = {Input("x", {-1, 4, 6, 6})};

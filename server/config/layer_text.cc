@@ -1,4 +1,4 @@
-#include "server/config/draft_layer_text.h"
+#include "server/config/layer_text.h"
 
 #include <algorithm>
 #include <charconv>
@@ -61,6 +61,46 @@ void LeaveOutStride(network::LayerKind& kind) {
   if (auto* const average = std::get_if<network::AvgPool>(&kind)) leave_out(*average);
 }
 
+// "NAME { ... }" with what is required or not as in `defaults`, which lists the same arguments.
+std::string ArgumentsText(const std::string& name, const std::vector<Argument>& arguments,
+                          const std::vector<Argument>& defaults) {
+  std::vector<std::string> fields;
+  for (std::size_t i = 0; i < arguments.size(); ++i) {
+    // Compared as text: one size and the same for each dimension are alike.
+    const std::string text = ValueText(arguments[i]);
+    if (text == ValueText(defaults[i]) && !arguments[i].required) continue;
+    fields.push_back(absl::StrCat(arguments[i].name, ": ", text));
+  }
+  if (fields.empty()) return name + " {}";
+  return absl::StrCat(name, " { ", absl::StrJoin(fields, " "), " }");
+}
+
+// "name: \"fc1\" input: \"x\" ", each where there is one.
+std::string NamesText(const std::string& name, const std::vector<std::string>& inputs) {
+  std::string text;
+  if (!name.empty()) absl::StrAppend(&text, "name: ", QuotedText(name), " ");
+  for (const std::string& input : inputs) {
+    absl::StrAppend(&text, "input: ", QuotedText(input), " ");
+  }
+  return text;
+}
+
+std::string EntryText(const network::Layer& layer, const std::string& indent) {
+  std::string text = absl::StrCat(indent, "layer { ", NamesText(layer.name, layer.inputs));
+  if (!layer.parameters_of.empty()) {
+    absl::StrAppend(&text, "parameters_of: ", QuotedText(layer.parameters_of), " ");
+  }
+  return absl::StrCat(text, LayerKindText(layer.kind), " }\n");
+}
+
+std::string EntryText(const network::Block& block, const std::string& indent) {
+  std::string text =
+      absl::StrCat(indent, "layer { ", NamesText(block.name, block.inputs), "block {");
+  if (block.repeat) absl::StrAppend(&text, " repeat: ", *block.repeat);
+  if (block.first != 0) absl::StrAppend(&text, " first: ", block.first);
+  return absl::StrCat(text, "\n", EntriesText(block.entries, indent + "  "), indent, "} }\n");
+}
+
 }  // namespace
 
 std::string LayerKindText(const network::LayerKind& kind) {
@@ -68,17 +108,23 @@ std::string LayerKindText(const network::LayerKind& kind) {
   network::LayerKind written = kind;
   network::LayerKind plain = *network::KindNamed(name);
   LeaveOutStride(written);
-  const std::vector<Argument> arguments = network::ArgumentsOf(written);
-  const std::vector<Argument> defaults = network::ArgumentsOf(plain);
-  std::vector<std::string> fields;
-  for (std::size_t i = 0; i < arguments.size(); ++i) {
-    // Compared as text: one size and the same for each dimension are alike.
-    const std::string text = ValueText(arguments[i]);
-    if (text == ValueText(defaults[i])) continue;
-    fields.push_back(absl::StrCat(arguments[i].name, ": ", text));
+  return ArgumentsText(name, network::ArgumentsOf(written), network::ArgumentsOf(plain));
+}
+
+std::string FamilyText(const network::Family& family) {
+  const std::string name = network::FamilyName(family);
+  network::Family written = family;
+  network::Family plain = *network::FamilyNamed(name);
+  return ArgumentsText(name, network::ArgumentsOf(written), network::ArgumentsOf(plain));
+}
+
+std::string EntriesText(const std::vector<network::BlockEntry>& entries,
+                        const std::string& indent) {
+  std::string text;
+  for (const network::BlockEntry& entry : entries) {
+    text += std::visit([&indent](const auto& what) { return EntryText(what, indent); }, entry.what);
   }
-  if (fields.empty()) return name + " {}";
-  return absl::StrCat(name, " { ", absl::StrJoin(fields, " "), " }");
+  return text;
 }
 
 std::string QuotedText(const std::string& bytes) {
