@@ -10,6 +10,8 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "base/escape.h"
+#include "server/config/acceptance.h"
+#include "server/config/draft_family.h"
 #include "server/config/draft_parts.h"
 #include "server/config/layer_text.h"
 #include "server/config/model_config.h"
@@ -201,16 +203,6 @@ std::string TensorText(const TensorSpec& spec) {
                       ShapeText(spec.shape));
 }
 
-absl::Status CompareWithFile(const network::Network& network, const storage::Tree& tree,
-                             const storage::StateDict& weights) {
-  std::vector<OfferedTensor> offered;
-  for (const storage::StateDictEntry& entry : weights.entries) {
-    const storage::TensorInfo& tensor = tree.tensor(entry.node);
-    offered.push_back({entry.key, tensor.shape, tensor.dtype});
-  }
-  return ToStatus(CompareParameters(network.parameters(), offered));
-}
-
 std::string CheckpointsText(const DraftOptions& options) {
   std::vector<std::string> fields;
   if (!options.state_dict_key.empty()) {
@@ -223,8 +215,39 @@ std::string CheckpointsText(const DraftOptions& options) {
   return absl::StrCat("\ncheckpoints { ", absl::StrJoin(fields, " "), " }\n");
 }
 
-std::string Heading(const storage::StateDict& weights, const DraftOptions& options) {
+// The graph, and whether something in it has to be looked at.
+struct GraphDraft {
+  std::string text = {};
+  bool of_family = false;
+  bool has_checks = false;
+};
+
+GraphDraft FamilyDraft(const RecognizedFamily& recognized) {
+  GraphDraft draft{.of_family = true, .has_checks = !recognized.checks.empty()};
+  for (const std::string& check : recognized.checks) {
+    absl::StrAppend(&draft.text, "# check: ", check, "\n");
+  }
+  absl::StrAppend(&draft.text, FamilyText(recognized.family), "\n");
+  return draft;
+}
+
+GraphDraft DraftGraph(const storage::Tree& tree, const storage::StateDict& weights) {
+  if (const auto recognized = RecognizeFamily(tree, weights)) return FamilyDraft(*recognized);
+  Composer composer(weights.from_module);
+  GraphDraft draft{.text = composer.Compose(weights.from_module ? PartsFromModule(tree, weights)
+                                                                : PartsFromKeys(tree, weights))};
+  draft.has_checks = composer.has_checks();
+  return draft;
+}
+
+std::string Heading(const storage::StateDict& weights, const GraphDraft& graph,
+                    const DraftOptions& options) {
   const std::string file = options.file_name.empty() ? "a checkpoint" : Escape(options.file_name);
+  if (graph.of_family) {
+    return absl::StrCat("# Drafted from the names and shapes in ", file,
+                        ", which are those of a family:\n# what they do not show, such as strides, "
+                        "is the family's. relightctl describe prints its layers.\n");
+  }
   if (!weights.from_module) {
     return absl::StrCat("# Drafted from the names and shapes in ", file, ", a state dict.\n");
   }
@@ -246,12 +269,10 @@ absl::StatusOr<std::string> DraftModelConfig(const storage::Tree& tree,
         absl::StrCat("the checkpoint's state dict has ", weights.entries.size(),
                      " tensors, the most that is drafted from is ", kMaxEntries));
   }
-  Composer composer(weights.from_module);
-  const std::string body = composer.Compose(weights.from_module ? PartsFromModule(tree, weights)
-                                                                : PartsFromKeys(tree, weights)) +
-                           CheckpointsText(options);
-  std::string head = Heading(weights, options);
-  if (composer.has_checks()) head += "# Lines with \"check:\" are above what is guessed.\n";
+  const GraphDraft graph = DraftGraph(tree, weights);
+  const std::string body = graph.text + CheckpointsText(options);
+  std::string head = Heading(weights, graph, options);
+  if (graph.has_checks) head += "# Lines with \"check:\" are above what is guessed.\n";
 
   // One more line of heading says how it went, so errors name the lines of the final text.
   absl::StatusOr<ModelConfig> config = ParseModelConfig(absl::StrCat(head, "#\n\n", body), "draft");
@@ -269,7 +290,8 @@ absl::StatusOr<std::string> DraftModelConfig(const storage::Tree& tree,
   for (const TensorSpec& spec : config->outputs) tensors.push_back(TensorText(spec));
   absl::StrAppend(&text, " and get ", absl::StrJoin(tensors, ", "), ".\n\n", body);
   const absl::Status fit =
-      CompareWithFile(std::get<network::Network>(config->graph), tree, weights);
+      ToStatus(CompareStateDict(tree, weights, config->checkpoints.ignore,
+                                std::get<network::Network>(config->graph).parameters()));
   if (!fit.ok()) {
     AppendComment("check: what the layers above leave over or lack:", fit.message(), text);
   }
