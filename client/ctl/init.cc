@@ -26,8 +26,9 @@ constexpr char kFileName[] = "model.textproto";
 constexpr char kDetails[] =
     R"(Drafts the model.textproto of a model from one of its checkpoints, so that nobody begins with an
 empty file. A whole module (torch.save(model)) says which layers there are; a state dict only their
-names and shapes, so what had to be guessed carries a comment that begins with "check:". Nothing in
-the checkpoint is executed, and no server is asked.
+names and shapes, so what had to be guessed carries a comment that begins with "check:". Where they are
+those of a family, such as ResNet or BERT, the draft is a line with its hyperparameters. Nothing in the
+checkpoint is executed, and no server is asked.
 
 Prints the draft, or writes it to --output: a file, or a folder to put model.textproto into. A file
 that exists is never overwritten. With --json it prints {"path": ..., "model_textproto": ...}, where

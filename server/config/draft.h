@@ -1,7 +1,8 @@
 // Drafts a model.textproto from a checkpoint, so that nobody begins with an empty file.
 //
 // A whole module says which layers there are, with their arguments; a state dict only lets guess
-// them from names and shapes. What is guessed carries a comment that begins with "check:".
+// them from names and shapes, unless these are those of a family. What is guessed carries a comment
+// that begins with "check:".
 #ifndef RELIGHT_SERVER_CONFIG_DRAFT_H_
 #define RELIGHT_SERVER_CONFIG_DRAFT_H_
 

@@ -153,7 +153,7 @@ def bert_case(name, module_class, inputs, outputs, declared=False, extra=None, l
 
 def bert_cases():
     both = ("last_hidden_state", "pooler_output")
-    for lengths in ((1,), (7, 7), (17, 3, 40)):
+    for lengths in ((1,), (7, 7), (17, 0, 40)):
         yield bert_case(f"bert_{max(lengths)}", text_models.BertModel, bert_inputs(*lengths), both)
     for count in (1, 2):
         inputs = dict(list(bert_inputs(9, 4).items())[:count])
@@ -195,8 +195,10 @@ def gpt2_cases():
     def inputs(*lengths):
         return dict(zip(("input_ids", "attention_mask"), tokens(GPT2["vocab_size"], *lengths)))
 
-    for lengths in ((1,), (7, 7), (17, 3, 40)):
+    for lengths in ((1,), (7, 7), (17, 0, 40)):
         yield gpt2_case(f"gpt2_{max(lengths)}", text_models.GPT2LMHeadModel, inputs(*lengths))
+    padded_left = {name: tensor.flip(1) for name, tensor in inputs(3, 11).items()}
+    yield gpt2_case("gpt2_padded_left", text_models.GPT2LMHeadModel, padded_left)
     yield gpt2_case("gpt2_inputs_1", text_models.GPT2LMHeadModel, {"input_ids": inputs(9, 9)["input_ids"]},
                     declared=True)
     yield gpt2_case("gpt2_untied", text_models.GPT2LMHeadModel, inputs(9, 5), tie_word_embeddings=False)
