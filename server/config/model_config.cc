@@ -19,6 +19,7 @@
 #include "server/config/checkpoints_reader.h"
 #include "server/config/config_errors.h"
 #include "server/config/config_file.h"
+#include "server/config/golden_requests_reader.h"
 #include "server/config/graph_reader.h"
 #include "server/config/text_proto.h"
 #include "server/network/free_dims.h"
@@ -62,6 +63,7 @@ class Reader {
     if (proto_.has_cuda_graphs()) config_.cuda_graphs = proto_.cuda_graphs();
     ReadTrainingState();
     config_.allow_non_finite = proto_.accept().allow_non_finite();
+    ReadGoldenRequests(proto_.accept(), place_.In("accept", proto_.accept()), config_, errors_);
     return std::move(config_);
   }
 

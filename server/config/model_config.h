@@ -90,6 +90,22 @@ struct WarmUp {
   std::int64_t free_dim = 1;
 };
 
+// What values an output may have.
+struct OutputRange {
+  std::string name;  // One of the model's outputs.
+  std::optional<double> min = std::nullopt;
+  std::optional<double> max = std::nullopt;
+  bool allow_non_finite = false;
+};
+
+// What each checkpoint is asked before it serves.
+struct GoldenRequest {
+  std::string file;                                 // Resolved against the model's folder.
+  double tolerance = 1e-3;                          // Over the largest absolute value expected.
+  std::optional<double> max_change = std::nullopt;  // Likewise, from the serving version's answer.
+  std::vector<OutputRange> ranges = {};             // At most one for each output.
+};
+
 struct ModelConfig {
   std::string name;    // The folder's.
   std::string folder;  // Absolute or as given.
@@ -104,6 +120,7 @@ struct ModelConfig {
   VersionRule version;
   WarmUp warm_up;
   bool allow_non_finite = false;
+  std::vector<GoldenRequest> golden_requests;
   int arenas = 2;
   bool cuda_graphs = true;
   TrainingState training_state = TrainingState::kSpool;

@@ -68,6 +68,9 @@ class Load {
     RELIGHT_RETURN_IF_ERROR(CheckValues());
     RELIGHT_RETURN_IF_ERROR(Phase("bind", [this] { return Bind(); }));
     RELIGHT_RETURN_IF_ERROR(Phase("warm_up", [this] { return WarmUp(); }));
+    if (tools_.accept) {
+      RELIGHT_RETURN_IF_ERROR(Phase("accept", [this] { return tools_.accept(*loaded_.served); }));
+    }
     result_.verdict = Verdict::kServed;
     result_.loaded = std::move(loaded_);
     return absl::OkStatus();

@@ -1,5 +1,6 @@
 // One load, from a path to a version that is ready to be published: open, find the weights, compare
-// them with what the graph needs, read and check them into a block, bind, warm up.
+// them with what the graph needs, read and check them into a block, bind, warm up, ask what the
+// answers are known to.
 //
 // Thread-safety: loads of different models may run at once; the graph of one is bound by one thread
 // at a time.
@@ -53,6 +54,8 @@ struct LoadTools {
   std::function<absl::StatusOr<std::shared_ptr<Arena::Lease>>(std::size_t size_bytes)> acquire;
   // Runs the version once; see RequestPath::WarmUp.
   std::function<absl::Status(const ServedVersion&, std::int64_t batch_size)> warm_up;
+  // Asks the version what its answers are known to; may be empty. See GoldenRequests.
+  std::function<absl::Status(const ServedVersion&)> accept;
   storage::LoadHooks hooks;
   // Where `acquire` takes the version that serves out of memory: gives memory to read and check the
   // weights in beforehand, a storage at a time, so that a bad file, or the same weights again,
@@ -80,7 +83,7 @@ struct LoadResult {
   absl::Status status;                            // OK for the first two.
   std::optional<storage::FileIdentity> identity;  // Of what was opened, where it was.
   std::optional<LoadedCheckpoint> loaded;         // Exactly for kServed.
-  Phases phases;                                  // "open", "rehearse", "read", "bind", "warm_up".
+  Phases phases;                                  // "open", "rehearse", "read", "bind", "warm_up", "accept".
 };
 
 // CANCELLED comes back as kTransient.

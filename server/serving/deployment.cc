@@ -69,6 +69,14 @@ absl::Status CheckApart(const std::string& watched, const std::string& snapshots
       "folder for one of them"));
 }
 
+Signature SignatureOf(const config::ModelConfig& config, const model::Graph& graph) {
+  return {.model = config.name,
+          .inputs = graph.inputs(),
+          .outputs = graph.outputs(),
+          .batching = config.batching,
+          .batches_at_once = graph.forwards_at_once()};
+}
+
 // As the history calls it; empty where there is no news.
 std::string_view EventName(Verdict verdict) {
   switch (verdict) {
@@ -91,26 +99,26 @@ absl::StatusOr<std::unique_ptr<Deployment>> Deployment::Create(config::ModelConf
   RELIGHT_RETURN_IF_ERROR(CheckApart(config.checkpoints.folder, surroundings.snapshot_folder));
   RELIGHT_ASSIGN_OR_RETURN(std::unique_ptr<model::Graph> graph,
                            surroundings.factory.Create(config));
+  Signature signature = SignatureOf(config, *graph);
+  RELIGHT_ASSIGN_OR_RETURN(GoldenRequests golden_requests,
+                           GoldenRequests::Read(config.golden_requests, signature));
   // Of pushes. They lie at its top, and what else is below may be the trainer's, and much.
   RemoveLeftovers(config.checkpoints.folder, storage::Reach::kFolder);
   return std::unique_ptr<Deployment>(
-      new Deployment(std::move(config), std::move(graph), surroundings, std::move(journal)));
+      new Deployment(std::move(config), std::move(graph), std::move(signature),
+                     std::move(golden_requests), surroundings, std::move(journal)));
 }
 
 Deployment::Deployment(config::ModelConfig config, std::unique_ptr<model::Graph> graph,
+                       Signature signature, GoldenRequests golden_requests,
                        Surroundings& surroundings, std::shared_ptr<Journal> journal)
     : config_(std::move(config)),
       settings_(SettingsOf(config_)),
       graph_(std::move(graph)),
+      golden_requests_(std::move(golden_requests)),
       surroundings_(surroundings),
       journal_(std::move(journal)),
       arena_(surroundings.factory, graph_->device(), config_.arenas) {
-  Signature signature;
-  signature.model = config_.name;
-  signature.inputs = graph_->inputs();
-  signature.outputs = graph_->outputs();
-  signature.batching = config_.batching;
-  signature.batches_at_once = graph_->forwards_at_once();
   path_ = MakeRequestPath(std::move(signature), surroundings.compute);
   if (surroundings_.draining) path_->StopAdmitting(Draining());
 }
@@ -208,7 +216,16 @@ void Deployment::RunLoad(const std::shared_ptr<LoadUnderWay>& load) {
                     GiveWayToRequests();
                     return path_->WarmUp(version, batch_size, config_.warm_up.free_dim);
                   },
+                  {},
                   {}};
+  if (!golden_requests_.empty()) {
+    tools.accept = [this](const ServedVersion& version) {
+      const Slot::Handle serving = path_->slot().Find(std::nullopt);
+      return golden_requests_.Check(*version.model,
+                                    serving == nullptr ? nullptr : serving->model.get(),
+                                    [this] { GiveWayToRequests(); });
+    };
+  }
   if (config_.arenas == 1 && Current() != nullptr) {
     tools.scratch = [this](std::size_t bytes) {
       return surroundings_.factory.AllocateHost("cpu", bytes);

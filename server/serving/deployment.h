@@ -23,6 +23,7 @@
 #include "server/model/graph_factory.h"
 #include "server/serving/arena.h"
 #include "server/serving/checkpoint_loader.h"
+#include "server/serving/golden_requests.h"
 #include "server/serving/journal.h"
 #include "server/serving/request_path.h"
 #include "server/serving/version_policy.h"
@@ -118,8 +119,9 @@ class Deployment {
     std::optional<LoadResult> result ABSL_GUARDED_BY(mutex);
   };
 
-  Deployment(config::ModelConfig config, std::unique_ptr<model::Graph> graph,
-             Surroundings& surroundings, std::shared_ptr<Journal> journal);
+  Deployment(config::ModelConfig config, std::unique_ptr<model::Graph> graph, Signature signature,
+             GoldenRequests golden_requests, Surroundings& surroundings,
+             std::shared_ptr<Journal> journal);
 
   void StartLoad(const Decision& decision, std::uint64_t generation);
   void RunLoad(const std::shared_ptr<LoadUnderWay>& load);
@@ -150,6 +152,7 @@ class Deployment {
   const config::ModelConfig config_;
   const PolicySettings settings_;
   const std::unique_ptr<model::Graph> graph_;
+  const GoldenRequests golden_requests_;
   Surroundings& surroundings_;
   const std::shared_ptr<Journal> journal_;
   std::shared_ptr<RequestPath> path_;

@@ -89,7 +89,7 @@ absl::Status ModelManager::Start() {
 
 ModelManager::ConfigIdentity ModelManager::IdentifyConfig() const {
   ConfigIdentity identity = {Identify(absl::StrCat(folder_, "/model.textproto"))};
-  if (!graph_path_.empty()) identity.push_back(Identify(graph_path_));
+  for (const std::string& path : named_files_) identity.push_back(Identify(path));
   return identity;
 }
 
@@ -98,9 +98,13 @@ absl::StatusOr<std::unique_ptr<Deployment>> ModelManager::MakeDeployment() {
   config_identity_ = {Identify(absl::StrCat(folder_, "/model.textproto"))};
   seen_identity_ = config_identity_;
   RELIGHT_ASSIGN_OR_RETURN(config::ModelConfig config, config::LoadModelConfig(folder_));
+  named_files_.clear();
   const auto* torchscript = std::get_if<config::TorchScriptGraph>(&config.graph);
-  graph_path_ = torchscript == nullptr ? "" : torchscript->path;
-  if (!graph_path_.empty()) config_identity_.push_back(Identify(graph_path_));
+  if (torchscript != nullptr) named_files_.push_back(torchscript->path);
+  for (const config::GoldenRequest& request : config.golden_requests) {
+    named_files_.push_back(request.file);
+  }
+  for (const std::string& path : named_files_) config_identity_.push_back(Identify(path));
   seen_identity_ = config_identity_;
   return Deployment::Create(std::move(config), surroundings_, journal_);
 }

@@ -168,7 +168,7 @@ class ModelManager {
   ConfigIdentity config_identity_;                        // Of what was last tried.
   ConfigIdentity seen_identity_;                          // Of the scan before.
   absl::Time config_still_since_ = absl::InfinitePast();  // For how long it has been that.
-  std::string graph_path_;                                // Of a TorchScript graph, else empty.
+  std::vector<std::string> named_files_;                  // By the config: parts of it.
   std::string config_error_;                              // Of what was last tried.
   absl::Time retry_config_ = absl::InfiniteFuture();
 

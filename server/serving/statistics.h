@@ -57,7 +57,7 @@ struct ModelStatistics {
   HistogramSnapshot request_seconds, queue_seconds, compute_seconds, batch_size;
   // By outcome: "served", "unchanged", "refused", "retrying".
   std::map<std::string, std::uint64_t> reloads;
-  // Totals by phase: "open", "read", "bind", "warm_up", "publish".
+  // Totals by phase: "open", "read", "bind", "warm_up", "accept", "publish".
   std::map<std::string, DurationTotal> reload_phases;
   std::int64_t served_version = 0;  // 0: none.
   std::uint64_t generation = 0;

@@ -19,6 +19,14 @@ std::optional<std::uint64_t> DenseBytes(DType dtype, absl::Span<const std::int64
   return bytes;
 }
 
+bool ShapeFits(const TensorSpec& spec, absl::Span<const std::int64_t> shape, bool batched) {
+  if (shape.size() != spec.shape.size()) return false;
+  for (std::size_t i = batched ? 1 : 0; i < shape.size(); ++i) {
+    if (spec.shape[i] >= 0 && shape[i] != spec.shape[i]) return false;
+  }
+  return true;
+}
+
 std::string FormatShape(absl::Span<const std::int64_t> shape) {
   constexpr std::size_t kMaxDimensions = 16;
   const absl::Span<const std::int64_t> shown = shape.subspan(0, kMaxDimensions);

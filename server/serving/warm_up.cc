@@ -48,14 +48,6 @@ absl::StatusOr<model::HostTensor> Zeros(const TensorSpec& spec, bool batched,
   return tensor;
 }
 
-bool ShapeFits(const TensorSpec& spec, absl::Span<const std::int64_t> shape, bool batched) {
-  if (shape.size() != spec.shape.size()) return false;
-  for (std::size_t i = batched ? 1 : 0; i < shape.size(); ++i) {
-    if (spec.shape[i] >= 0 && shape[i] != spec.shape[i]) return false;
-  }
-  return true;
-}
-
 std::string FreeDimHint(const Signature& signature, bool batched) {
   for (const TensorSpec& spec : signature.inputs) {
     for (std::size_t i = batched ? 1 : 0; i < spec.shape.size(); ++i) {

@@ -69,6 +69,7 @@ TEST(ModelConfigTest, DefaultsAreFilledIn) {
   EXPECT_THAT(config.warm_up.batch_sizes, ElementsAre(1, 32));
   EXPECT_EQ(config.warm_up.free_dim, 1);
   EXPECT_FALSE(config.allow_non_finite);
+  EXPECT_THAT(config.golden_requests, ElementsAre());
   EXPECT_EQ(config.arenas, 2);
   EXPECT_TRUE(config.cuda_graphs);
   EXPECT_EQ(config.training_state, TrainingState::kSpool);
@@ -96,6 +97,17 @@ TEST(ModelConfigTest, EveryFieldArrives) {
   EXPECT_EQ(config.version.from, VersionSource::kName);
   EXPECT_EQ(config.version.pattern, "step-(\\d+)");
   EXPECT_TRUE(config.allow_non_finite);
+  ASSERT_EQ(config.golden_requests.size(), 2u);
+  EXPECT_EQ(config.golden_requests[0].file, "/srv/m/net/golden/cats.pt");
+  EXPECT_EQ(config.golden_requests[0].tolerance, 0.25);
+  ASSERT_EQ(config.golden_requests[0].ranges.size(), 1u);
+  EXPECT_EQ(config.golden_requests[0].ranges[0].name, "gate");
+  EXPECT_EQ(config.golden_requests[0].ranges[0].min, -1);
+  EXPECT_EQ(config.golden_requests[0].ranges[0].max, 2.5);
+  EXPECT_TRUE(config.golden_requests[0].ranges[0].allow_non_finite);
+  EXPECT_EQ(config.golden_requests[1].file, "/srv/dogs.safetensors");
+  EXPECT_EQ(config.golden_requests[1].tolerance, 1e-3);
+  EXPECT_FALSE(config.golden_requests[1].max_change.has_value());
   EXPECT_THAT(config.warm_up.batch_sizes, ElementsAre(1, 2));
   EXPECT_EQ(config.warm_up.free_dim, 7);
   EXPECT_EQ(config.arenas, 1);

@@ -62,6 +62,7 @@ class CheckpointLoaderTest : public ::testing::Test {
           warmed_up_.push_back(batch_size);
           return on_warm_up_;
         },
+        accept_,
         hooks_};
     return LoadCheckpoint(order, tools);
   }
@@ -74,6 +75,7 @@ class CheckpointLoaderTest : public ::testing::Test {
   Arena arena_{memory_, "cpu", 2};
   storage::LoadHooks hooks_;
   absl::Status on_warm_up_;
+  std::function<absl::Status(const ServedVersion&)> accept_;
   std::vector<std::int64_t> warmed_up_;
 };
 
@@ -128,6 +130,25 @@ TEST_F(CheckpointLoaderTest, MissingFileMayComeBack) {
   const LoadResult result = Load("/nowhere/a.pth");
   EXPECT_EQ(result.verdict, Verdict::kTransient);
   EXPECT_FALSE(result.identity.has_value());
+}
+
+TEST_F(CheckpointLoaderTest, AnswersAreLookedAtAfterTheWarmUp) {
+  std::vector<std::int64_t> warm_ups_before;
+  accept_ = [&](const ServedVersion& version) {
+    EXPECT_EQ(version.version, 3);
+    warm_ups_before = warmed_up_;
+    return absl::OkStatus();
+  };
+  config_.warm_up.batch_sizes = {1, 4};
+  const LoadResult good = Load(Good("model_state.pth"));
+  EXPECT_EQ(good.verdict, Verdict::kServed);
+  EXPECT_THAT(warm_ups_before, ElementsAre(1, 4));
+  EXPECT_EQ(good.phases.back().first, "accept");
+  accept_ = [](const ServedVersion&) { return absl::FailedPreconditionError("0.82, not 0.11"); };
+  const LoadResult bad = Load(Good("model_state.pth"));
+  EXPECT_EQ(bad.verdict, Verdict::kRefused);
+  EXPECT_THAT(std::string(bad.status.message()), HasSubstr("0.82"));
+  EXPECT_FALSE(bad.loaded.has_value());
 }
 
 TEST_F(CheckpointLoaderTest, WhatTheGraphRefusesIsRefusedAndWhatTheDeviceLacksMayPass) {
