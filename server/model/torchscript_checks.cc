@@ -66,16 +66,54 @@ std::optional<std::size_t> CountOutputs(const c10::TypePtr& type,
   if (const auto list = type->cast<c10::ListType>()) {
     if (list->getElementType()->isSubtypeOf(*tensor)) return std::nullopt;
   }
+  if (const auto dict = type->cast<c10::DictType>()) {
+    const bool named = dict->getKeyType()->isSubtypeOf(*c10::StringType::get());
+    if (named && dict->getValueType()->isSubtypeOf(*tensor)) return std::nullopt;
+  }
   if (const auto tuple = type->cast<c10::TupleType>()) {
-    const auto& elements = tuple->elements();
-    const bool tensors = std::all_of(elements.begin(), elements.end(), [&](const auto& element) {
-      return element->isSubtypeOf(*tensor);
-    });
-    if (tensors) return elements.size();
+    std::optional<std::size_t> count = 0;
+    for (const c10::TypePtr& element : tuple->elements()) {
+      if (element->cast<c10::DictType>()) {
+        problems.push_back("forward() returns a dict within a tuple; return the dict alone");
+        return std::nullopt;
+      }
+      const std::optional<std::size_t> inner = CountOutputs(element, problems);
+      count = count && inner ? std::optional(*count + *inner) : std::nullopt;
+    }
+    return count;
   }
   problems.push_back(absl::StrCat("forward() returns ", Escape(type->str()),
-                                  ", not a tensor, a tuple of tensors or a list of tensors"));
+                                  ", not a tensor, or a tuple, list or dict of tensors"));
   return std::nullopt;
+}
+
+// All of forward(), with what it calls; inner blocks, too.
+template <typename Visit>
+void ForEachNode(const torch::jit::Module& module, Visit visit) {
+  const std::shared_ptr<torch::jit::Graph> graph = module.get_method("forward").graph()->copy();
+  torch::jit::Inline(*graph);
+  std::vector<torch::jit::Block*> pending{graph->block()};
+  while (!pending.empty()) {
+    torch::jit::Block* const block = pending.back();
+    pending.pop_back();
+    for (torch::jit::Node* const node : block->nodes()) {
+      visit(node);
+      for (torch::jit::Block* const inner : node->blocks()) pending.push_back(inner);
+    }
+  }
+}
+
+// The numbers of a node's argument "weight", where that is a constant.
+std::int64_t ConstantWeights(torch::jit::Node* node) {
+  const c10::FunctionSchema* const schema = node->maybeSchema();
+  if (schema == nullptr) return 0;
+  std::int64_t count = 0;
+  for (std::size_t i = 0; i < schema->arguments().size() && i < node->inputs().size(); ++i) {
+    if (schema->arguments()[i].name() != "weight") continue;
+    const auto value = torch::jit::toIValue(node->input(i));
+    if (value && value->isTensor()) count += value->toTensor().numel();
+  }
+  return count;
 }
 
 bool IsTrue(torch::jit::Node* node, const char* input) {
@@ -134,6 +172,25 @@ void SetSlot(const torch::jit::Module& module, const ParameterSlot& slot,
   at.setattr(slot.attribute, tensor);
 }
 
+absl::Status CheckNotFrozen(const torch::jit::Module& module,
+                            const std::vector<ParameterSlot>& slots) {
+  std::int64_t replaceable = 0;
+  for (const ParameterSlot& slot : slots) replaceable += slot.tensor.numel();
+  std::int64_t constant = 0;
+  ForEachNode(module, [&](torch::jit::Node* node) { constant += ConstantWeights(node); });
+  // A fixed kernel beside learned weights is the net's own business.
+  if (!slots.empty() && constant <= replaceable) return absl::OkStatus();
+  const std::string has =
+      slots.empty() ? "no parameters and no buffers that a checkpoint could replace"
+                    : absl::StrCat("parameters and buffers of ", replaceable,
+                                   " numbers that a checkpoint could replace, and weights of ",
+                                   constant, " that are constants in its code");
+  return absl::InvalidArgumentError(
+      absl::StrCat("the archive has ", has,
+                   ": torch.jit.freeze or optimize_for_inference folded them into it; export it "
+                   "without"));
+}
+
 absl::Status CheckForwardSchema(const torch::jit::Module& module, const Signature& signature) {
   const auto method = module.find_method("forward");
   if (!method) return absl::InvalidArgumentError("the module has no forward()");
@@ -162,22 +219,14 @@ absl::Status CheckForwardSchema(const torch::jit::Module& module, const Signatur
 }
 
 absl::Status CheckTracedForEvaluation(const torch::jit::Module& module) {
-  const std::shared_ptr<torch::jit::Graph> graph = module.get_method("forward").graph()->copy();
-  torch::jit::Inline(*graph);
-  std::vector<torch::jit::Block*> pending{graph->block()};
-  while (!pending.empty()) {
-    torch::jit::Block* const block = pending.back();
-    pending.pop_back();
-    for (torch::jit::Node* const node : block->nodes()) {
-      if (const auto name = TrainingOperator(node)) {
-        return absl::InvalidArgumentError(
-            absl::StrCat("the archive was traced in training mode (its ", *name,
-                         " trains); call model.eval() before torch.jit.trace and export it again"));
-      }
-      for (torch::jit::Block* const inner : node->blocks()) pending.push_back(inner);
-    }
-  }
-  return absl::OkStatus();
+  std::optional<std::string> trains;
+  ForEachNode(module, [&](torch::jit::Node* node) {
+    if (!trains) trains = TrainingOperator(node);
+  });
+  if (!trains) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("the archive was traced in training mode (its ", *trains,
+                   " trains); call model.eval() before torch.jit.trace and export it again"));
 }
 
 }  // namespace relight::model

@@ -30,7 +30,13 @@ std::vector<ParameterSlot> FindParameterSlots(const torch::jit::Module& module);
 // its dtype.
 void SetSlot(const torch::jit::Module& module, const ParameterSlot& slot, const at::Tensor& tensor);
 
-// Whether forward() takes and returns tensors, as many as the signature declares. INVALID_ARGUMENT
+// INVALID_ARGUMENT where a checkpoint could replace nothing, or less than half of the weights,
+// since they are constants in the code: torch.jit.freeze and the like fold them into it.
+absl::Status CheckNotFrozen(const torch::jit::Module& module,
+                            const std::vector<ParameterSlot>& slots);
+
+// Whether forward() takes tensors and returns tensors, tuples of them, also within tuples, or a
+// list or dict of them; as many as the signature declares, where that can be seen. INVALID_ARGUMENT
 // lists all that is wrong.
 absl::Status CheckForwardSchema(const torch::jit::Module& module, const Signature& signature);
 

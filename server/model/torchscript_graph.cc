@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "base/escape.h"
 #include "base/status_macros.h"
 #include "server/model/bound_weights.h"
@@ -32,18 +33,38 @@ struct Archive {
   bool writes_to_inputs = false;
 };
 
-std::vector<at::Tensor> Unpack(const c10::IValue& result) {
-  if (result.isTensor()) return {result.toTensor()};
-  if (result.isTensorList()) return result.toTensorVector();
-  std::vector<at::Tensor> outputs;
-  for (const c10::IValue& element : result.toTupleRef().elements()) {
-    outputs.push_back(element.toTensor());
+// The declared ones of a dict, whatever else is in it.
+std::vector<at::Tensor> Pick(const c10::Dict<c10::IValue, c10::IValue>& dict,
+                             const std::vector<TensorSpec>& outputs) {
+  std::vector<at::Tensor> picked;
+  for (const TensorSpec& spec : outputs) {
+    const auto found = dict.find(spec.name);
+    if (found == dict.end()) {
+      std::vector<std::string> keys;
+      for (const auto& entry : dict) keys.push_back(Escape(entry.key().toStringRef()));
+      TORCH_CHECK(false, "forward() returned a dict without ", Escape(spec.name),
+                  ", which the config declares as an output; its keys are ",
+                  absl::StrJoin(keys, ", "));
+    }
+    picked.push_back(found->value().toTensor());
   }
-  return outputs;
+  return picked;
+}
+
+// Those of tuples within tuples one after the other.
+void Flatten(const c10::IValue& result, std::vector<at::Tensor>& outputs) {
+  if (result.isTensor()) {
+    outputs.push_back(result.toTensor());
+  } else if (result.isTensorList()) {
+    for (const at::Tensor& tensor : result.toTensorVector()) outputs.push_back(tensor);
+  } else {
+    for (const c10::IValue& element : result.toTupleRef().elements()) Flatten(element, outputs);
+  }
 }
 
 std::vector<at::Tensor> Call(const torch::jit::Method& forward,
                              const std::vector<at::Tensor>& inputs,
+                             const std::vector<TensorSpec>& declared,
                              std::optional<at::ScalarType> compute_type, bool copy_inputs) {
   std::vector<c10::IValue> arguments;
   arguments.reserve(inputs.size());
@@ -54,7 +75,11 @@ std::vector<at::Tensor> Call(const torch::jit::Method& forward,
       arguments.emplace_back(copy_inputs ? input.clone() : input);
     }
   }
-  return Unpack(forward(std::move(arguments)));
+  const c10::IValue result = forward(std::move(arguments));
+  if (result.isGenericDict()) return Pick(result.toGenericDict(), declared);
+  std::vector<at::Tensor> outputs;
+  Flatten(result, outputs);
+  return outputs;
 }
 
 class BoundTorchScript final : public BoundModel {
@@ -75,8 +100,8 @@ class BoundTorchScript final : public BoundModel {
       absl::Span<const HostTensor> inputs) const override {
     return Execute(*archive_->device, archive_->signature, inputs,
                    [this](const std::vector<at::Tensor>& tensors) {
-                     return Call(forward_, tensors, weights_.compute_type,
-                                 archive_->writes_to_inputs);
+                     return Call(forward_, tensors, archive_->signature.outputs,
+                                 weights_.compute_type, archive_->writes_to_inputs);
                    });
   }
 
@@ -141,14 +166,6 @@ void Empty(const torch::jit::Module& module, std::vector<ParameterSlot>& slots) 
   }
 }
 
-absl::Status CheckNotFrozen(const std::vector<ParameterSlot>& slots) {
-  if (!slots.empty()) return absl::OkStatus();
-  return absl::InvalidArgumentError(
-      "the archive has no parameters and no buffers that a checkpoint could replace: "
-      "torch.jit.freeze "
-      "or optimize_for_inference folded them into its code; export it without");
-}
-
 absl::StatusOr<std::unique_ptr<Graph>> Load(const std::string& path, Signature signature,
                                             std::shared_ptr<Device> device,
                                             config::Precision precision, const TrialSizes& sizes,
@@ -164,15 +181,15 @@ absl::StatusOr<std::unique_ptr<Graph>> Load(const std::string& path, Signature s
   if (!strict) {
     for (ParameterSlot& slot : archive->slots) slot.spec.required = false;
   }
-  RELIGHT_RETURN_IF_ERROR(CheckNotFrozen(archive->slots));
+  RELIGHT_RETURN_IF_ERROR(CheckNotFrozen(module, archive->slots));
   RELIGHT_RETURN_IF_ERROR(CheckTracedForEvaluation(module));
   const auto compute_type = ConvertWeights(module, precision, archive->slots);
   const torch::jit::Method forward = module.get_method("forward");
   RELIGHT_ASSIGN_OR_RETURN(const TrialReport report,
                            TryArchive(*archive->device, archive->signature, sizes, archive->slots,
                                       [&](const std::vector<at::Tensor>& inputs) {
-                                        return Call(forward, inputs, compute_type,
-                                                    /*copy_inputs=*/false);
+                                        return Call(forward, inputs, archive->signature.outputs,
+                                                    compute_type, /*copy_inputs=*/false);
                                       }));
   archive->writes_to_inputs = report.writes_to_inputs;
   Empty(module, archive->slots);

@@ -39,10 +39,18 @@ def save(name, archive):
 def answers(module, inputs):
     with torch.no_grad():
         results = module(*[value.clone() for value in inputs])
-    return results if isinstance(results, (tuple, list)) else (results,)
+    return list(flat(results.values() if isinstance(results, dict) else results))
 
 
-def case(name, module, inputs, trace=True):
+def flat(results):
+    if isinstance(results, torch.Tensor):
+        yield results
+    else:
+        for result in results:
+            yield from flat(result)
+
+
+def case(name, module, inputs, trace=True, output_names=None):
     module.eval()
     randomise(module)
     archive = torch.jit.trace(module, inputs) if trace else torch.jit.script(module)
@@ -53,8 +61,11 @@ def case(name, module, inputs, trace=True):
         state = {key: dump(value) for key, value in module.state_dict().items()}
         versions.append({"parameters": state,
                          "outputs": [dump(value) for value in answers(module, inputs)]})
-    CASES.append({"name": name.removesuffix(".pt"), "file": name,
-                  "inputs": [dump(value) for value in inputs], "versions": versions})
+    entry = {"name": name.removesuffix(".pt"), "file": name,
+             "inputs": [dump(value) for value in inputs], "versions": versions}
+    if output_names:
+        entry["output_names"] = output_names
+    CASES.append(entry)
 
 
 class ConvNet(nn.Module):
@@ -99,6 +110,40 @@ class Listed(nn.Module):
 
     def forward(self, x):
         return [self.fc(x), x]
+
+
+class Nested(nn.Module):
+    """As an LSTM answers."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(3, 2)
+
+    def forward(self, x):
+        y = self.fc(x)
+        return y, (x * 2, y + 1)
+
+
+class Named(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(3, 2)
+
+    def forward(self, x):
+        y = self.fc(x)
+        return {"logits": y, "hidden": torch.tanh(x), "probabilities": torch.softmax(y, 1)}
+
+
+class HasAFixedKernel(nn.Module):
+    """A constant of its own beside what it learns."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(3, 2)
+        self.kernel = torch.tensor([[1.0, -1.0]])
+
+    def forward(self, x):
+        return nn.functional.linear(self.fc(x), self.kernel)
 
 
 class WritesToItsInput(nn.Module):
@@ -197,6 +242,10 @@ def main():
     case("tied.pt", Tied(), (torch.randn(2, 3),))
     case("several.pt", Several(), (torch.randn(2, 3), torch.arange(4).reshape(2, 2)))
     case("listed.pt", Listed(), (torch.randn(2, 3),), trace=False)
+    case("nested.pt", Nested(), (torch.randn(2, 3),))
+    case("named.pt", Named(), (torch.randn(2, 3),), trace=False,
+         output_names=["logits", "hidden", "probabilities"])
+    case("has_a_fixed_kernel.pt", HasAFixedKernel(), (torch.randn(2, 3),))
     case("writes_to_its_input.pt", WritesToItsInput(), (torch.randn(2, 3),), trace=False)
     case("keeps_a_constant_buffer.pt", KeepsAConstantBuffer(), (torch.randn(2, 3),))
     case_of_archive("torchscript.pt", "torchscript.json")
@@ -210,6 +259,8 @@ def main():
     norm = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)).train()
     save("batch_norm_traced_in_training.pt", torch.jit.trace(norm, x, check_trace=False))
     save("frozen.pt", torch.jit.freeze(torch.jit.script(nn.Linear(3, 2).eval())))
+    several = torch.jit.script(Several().eval())
+    save("frozen_but_for_a_buffer.pt", torch.jit.freeze(several, preserved_attrs=["offset"]))
     save("returns_a_string.pt", torch.jit.script(ReturnsAString()))
     save("takes_a_number.pt", torch.jit.script(TakesANumber()))
     save("draws_numbers.pt", torch.jit.script(DrawsNumbers()))

@@ -1,4 +1,5 @@
 // TorchScript archives (tests/data/torchscript) with the weights of checkpoints.
+#include <algorithm>
 #include <set>
 #include <string>
 #include <vector>
@@ -44,7 +45,9 @@ absl::StatusOr<std::unique_ptr<Graph>> LoadCase(const nlohmann::json& c) {
   for (const auto& input : c.at("inputs")) inputs.push_back(SpecFromJson("in", input, true));
   std::vector<TensorSpec> outputs;
   for (const auto& output : c.at("versions")[0].at("outputs")) {
-    outputs.push_back(SpecFromJson("out", output, true));
+    const std::string name =
+        c.contains("output_names") ? c.at("output_names")[outputs.size()] : "out";
+    outputs.push_back(SpecFromJson(name, output, true));
   }
   return Backend().Create(ConfigFor("torchscript/" + c.at("file").get<std::string>(),
                                     std::move(inputs), std::move(outputs)));
@@ -161,12 +164,47 @@ INSTANTIATE_TEST_SUITE_P(
     testing::Values(Refusal{"dropout_traced_in_training", "traced in training mode"},
                     Refusal{"batch_norm_traced_in_training", "traced in training mode"},
                     Refusal{"frozen", "torch.jit.freeze"},
+                    Refusal{"named",
+                            "a dict without y, which the config declares as an output; "
+                            "its keys are logits, hidden, probabilities"},
+                    Refusal{"nested", "returns 3 outputs, the config declares 1"},
                     Refusal{"returns_a_string", "forward() returns"},
                     Refusal{"draws_numbers", "do not agree"},
                     Refusal{"counts_its_calls", "writes to its own calls"},
                     Refusal{"several", "takes 2 inputs, the config declares 1"},
                     Refusal{"tied", "has shape [2, 3], the config declares [-1, 2]"}),
     [](const testing::TestParamInfo<Refusal>& one) { return one.param.file; });
+
+TEST(TorchScriptLoadTest, TheConfigMayDeclareSomeOfADictInAnyOrder) {
+  const nlohmann::json cases = ReadJson("torchscript/cases.json");
+  const auto named = std::find_if(cases.begin(), cases.end(),
+                                  [](const auto& one) { return one.at("name") == "named"; });
+  const auto graph = Backend().Create(ConfigFor(
+      "torchscript/named.pt", {{"x", DType::kFloat32, {-1, 3}}},
+      {{"probabilities", DType::kFloat32, {-1, 2}}, {"logits", DType::kFloat32, {-1, 2}}}));
+  ASSERT_TRUE(graph.ok()) << graph.status();
+  const nlohmann::json& version = named->at("versions")[1];
+  const auto bound = (*graph)->Bind(WeightsFromJson(version.at("parameters")).Request());
+  ASSERT_TRUE(bound.ok()) << bound.status();
+  const auto outputs = (*bound)->Forward({TensorFromJson(named->at("inputs")[0])});
+  ASSERT_TRUE(outputs.ok()) << outputs.status();
+  ASSERT_EQ(outputs->size(), 2U);
+  ExpectNear((*outputs)[0], TensorFromJson(version.at("outputs")[2]), 1e-5);
+  ExpectNear((*outputs)[1], TensorFromJson(version.at("outputs")[0]), 1e-5);
+}
+
+TEST(TorchScriptLoadTest, RefusesWhatIsFrozenButForALittle) {
+  const auto graph =
+      Backend().Create(ConfigFor("torchscript/frozen_but_for_a_buffer.pt",
+                                 {{"a", DType::kFloat32, {-1, 3}}, {"b", DType::kFloat32, {-1, 2}}},
+                                 {{"x", DType::kFloat32, {-1, 2}},
+                                  {"y", DType::kFloat32, {-1, 2}},
+                                  {"z", DType::kFloat32, {-1, 3}}}));
+  EXPECT_EQ(graph.status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(graph.status().message()),
+              HasSubstr("of 2 numbers that a checkpoint could replace, and weights of 6 that are "
+                        "constants in its code: torch.jit.freeze"));
+}
 
 TEST(TorchScriptLoadTest, RefusesArgumentsThatAreNoTensors) {
   const auto graph =
