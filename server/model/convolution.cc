@@ -30,7 +30,22 @@ Operation MakePacked(const network::Conv& conv, const std::vector<std::int64_t>&
   };
 }
 
+// On the CPU, LibTorch 1.13 takes a transposed convolution of bfloat16 for an ordinary one.
+Operation MakeWide(const network::Conv& conv, const ConvolutionWeights& weights) {
+  const at::Tensor weight = weights.weight.to(at::kFloat);
+  const c10::optional<at::Tensor> bias =
+      weights.bias.defined() ? c10::optional<at::Tensor>(weights.bias.to(at::kFloat))
+                             : c10::nullopt;
+  return [conv, weight, bias, type = weights.weight.scalar_type()](auto& in) {
+    return at::convolution(in[0].to(at::kFloat), weight, bias, conv.stride, conv.padding,
+                           conv.dilation, conv.transposed, conv.output_padding, conv.groups)
+        .to(type);
+  };
+}
+
 Operation MakePlain(const network::Conv& conv, ConvolutionWeights weights) {
+  const bool half = weights.weight.scalar_type() == at::kBFloat16;
+  if (conv.transposed && half && weights.weight.is_cpu()) return MakeWide(conv, weights);
   return [conv, weight = std::move(weights.weight), bias = std::move(weights.bias)](auto& in) {
     return at::convolution(InTypeOf(in[0], weight), weight,
                            bias.defined() ? c10::optional<at::Tensor>(bias) : c10::nullopt,

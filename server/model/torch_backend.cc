@@ -16,6 +16,7 @@
 #include "server/model/blas.h"
 #include "server/model/device.h"
 #include "server/model/network_graph.h"
+#include "server/model/precision_trial.h"
 #include "server/model/small_network.h"
 #include "server/model/tensor_memory.h"
 #include "server/model/torch_error.h"
@@ -82,6 +83,9 @@ class TorchBackend final : public GraphFactory {
     RELIGHT_ASSIGN_OR_RETURN(const config::Precision precision,
                              PrecisionOn(*device, config.precision));
     if (const auto* network = std::get_if<network::Network>(&config.graph)) {
+      const bool half =
+          precision == config::Precision::kBFloat16 || precision == config::Precision::kFloat16;
+      if (half) RELIGHT_RETURN_IF_ERROR(TryNetwork(config, *network, device, precision));
       return MakeNetworkGraph(*network, std::move(device), precision,
                               {config.cuda_graphs, config.batching.max_batch_size});
     }
@@ -97,6 +101,18 @@ class TorchBackend final : public GraphFactory {
   }
 
  private:
+  // Which operations a half precision has depends on the device and on LibTorch's release.
+  static absl::Status TryNetwork(const config::ModelConfig& config, const network::Network& network,
+                                 const std::shared_ptr<Device>& device,
+                                 config::Precision precision) {
+    const std::unique_ptr<Graph> graph = MakeNetworkGraph(network, device, precision, {});
+    const TrialSizes sizes = TrialSizesOf(config);
+    const absl::Status status = TryPrecision(*graph, sizes.batch, sizes.free_dim);
+    if (status.ok()) return status;
+    const char* const name = precision == config::Precision::kFloat16 ? "FP16" : "BF16";
+    return absl::Status(status.code(), absl::StrCat("precision ", name, ": ", status.message()));
+  }
+
   // Devices are made when they are first asked for: a CUDA context takes memory.
   absl::StatusOr<std::shared_ptr<Device>> GetDevice(const std::string& name) {
     {

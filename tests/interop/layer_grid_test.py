@@ -29,6 +29,10 @@ PROTO = os.path.join(os.path.dirname(__file__), "..", "..", "proto", "relight", 
 # On a card, convolutions of float32 are computed in TF32, which has 11 bits, as PyTorch does there.
 TOLERANCES = {"FP32": 1e-5, "BF16": 2e-2} if DEVICE == "cpu" else {"FP32": 2e-3, "BF16": 3e-2}
 
+# Through several layers of attention and norms, each of which rounds what the one before has rounded,
+# PyTorch's own answers in bfloat16 are that far from those in float32.
+BF16_TOLERANCE_OF_BLOCKS = 5e-2
+
 # Crashes before this gives up.
 MOST_CRASHES = 20
 
@@ -46,6 +50,11 @@ class Run:
     def text(self):
         precision = "precision: BF16\n" if self.precision == "BF16" else ""
         return f'device: "{DEVICE}"\n{precision}{self.case.text(self.output_types)}'
+
+    def tolerance(self):
+        if self.precision == "BF16" and self.case.kind == "block":
+            return BF16_TOLERANCE_OF_BLOCKS
+        return TOLERANCES[self.precision]
 
     def write_inputs(self, tensors):
         write_case(self.folder, self.text(), tensors)
@@ -65,7 +74,7 @@ class Run:
         problems = []
         for i, (name, _, _) in enumerate(given.signature):
             actual = given.tensor(i)
-            tolerance = TOLERANCES[self.precision] if actual.is_floating_point() else 0
+            tolerance = self.tolerance() if actual.is_floating_point() else 0
             differences = [difference(actual, answer[i], tolerance) for answer in self.answers]
             if all(differences):
                 problems.append(f"{name}: {differences[0]}")
@@ -115,17 +124,20 @@ class Grid:
         where it computes places in an image in bfloat16, and rms_norm's eps depends on the type."""
         rounded = [as_bfloat16(one) for one in inputs]
         widened = [one.float() if one.dtype == torch.bfloat16 else one for one in rounded]
-        try:
-            for module in case.modules.values():
-                module.to(torch.bfloat16)
-            narrow = layer_grid.flat(case.compute(*rounded))
-        except RuntimeError:  # As a rule, "not implemented for 'BFloat16'".
-            self.without_bfloat16.append(case)
-            return
+        answers = []
+        for module in case.modules.values():
+            module.to(torch.bfloat16)
+        # This PyTorch takes transposed convolutions of bfloat16 for ordinary ones.
+        if not any("conv_transpose" in layer for layer in case.layers):
+            try:
+                answers.append(layer_grid.flat(case.compute(*rounded)))
+            except RuntimeError:  # As a rule, "not implemented for 'BFloat16'".
+                self.without_bfloat16.append(case)
+                return
         for module in case.modules.values():
             module.to(torch.float32)
-        wide = layer_grid.flat(case.compute(*widened))
-        run = Run(original.folder + "_bf16", case, "BF16", original.output_types, [narrow, wide])
+        answers.append(layer_grid.flat(case.compute(*widened)))
+        run = Run(original.folder + "_bf16", case, "BF16", original.output_types, answers)
         run.write_inputs(widened)
         if os.path.exists(original.path("weights.pt")):
             os.link(original.path("weights.pt"), run.path("weights.pt"))

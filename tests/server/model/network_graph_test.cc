@@ -4,6 +4,7 @@
 #include <thread>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/server/model/model_testing.h"
@@ -167,6 +168,32 @@ TEST(NetworkGraphTest, AnEmptyBatchHasAnEmptyAnswer) {
   ASSERT_TRUE(outputs.ok()) << outputs.status();
   EXPECT_THAT(outputs->at(0).shape, ElementsAre(0, 2));
   EXPECT_EQ(outputs->at(0).size_bytes, 0);
+}
+
+TEST(PrecisionTest, WhatTheDeviceDoesNotComputeInItIsAnErrorOfTheConfig) {
+  const char* const pooled = R"(
+      input { name: "x" datatype: "FP32" shape: [-1, 2, 4, 4, 4] }
+      network { layer { name: "fc" linear { out_features: 4 } }
+                layer { max_pool3d { kernel_size: 2 } } })";
+  EXPECT_TRUE(GraphFromText(pooled).ok());
+  const auto refused = GraphFromText(absl::StrCat("device: \"cpu\" precision: BF16 ", pooled));
+  if (refused.ok()) GTEST_SKIP() << "this LibTorch computes it";
+  EXPECT_EQ(refused.status().code(), absl::StatusCode::kInvalidArgument) << refused.status();
+  EXPECT_THAT(std::string(refused.status().message()),
+              testing::AllOf(testing::HasSubstr("precision BF16: cpu does not compute all of this "
+                                                "network in that precision"),
+                             testing::HasSubstr("set precision: FP32")));
+}
+
+TEST(PrecisionTest, WhatItComputesIsTakenWithoutWeights) {
+  EXPECT_TRUE(GraphFromText(R"(
+      precision: BF16
+      input { name: "ids" datatype: "INT64" shape: [-1, -1] }
+      network { layer { name: "e" embedding { num_embeddings: 3 embedding_dim: 4 } }
+                layer { name: "n" layer_norm { normalized_shape: 4 } }
+                layer { mean { dim: 1 } }
+                layer { name: "fc" linear { out_features: 2 } } })")
+                  .ok());
 }
 
 // Outputs that LibTorch would give out as views.
