@@ -210,13 +210,15 @@ std::map<std::string, at::Tensor> MakeTensors(const Device& device,
   return tensors;
 }
 
-// Parameters that are shared are one tensor, whichever of their names the checkpoint has.
+// Parameters that are shared are one tensor. Of those that a checkpoint may lack, it may have
+// either name, or none.
 absl::Status Share(absl::Span<const ParameterSpec> needed,
                    std::map<std::string, at::Tensor>& tensors) {
   for (const ParameterSpec& spec : needed) {
     if (spec.same_as.empty()) continue;
-    const at::Tensor& root = tensors.at(spec.same_as);
+    at::Tensor& root = tensors[spec.same_as];
     at::Tensor& own = tensors[spec.name];
+    if (!root.defined()) root = own;
     if (own.defined() && !own.is_same(root) && !at::equal(own, root)) {
       return absl::InvalidArgumentError(absl::StrCat(
           "parameter ", Escape(spec.name), ": the graph shares it with ", Escape(spec.same_as),
@@ -225,6 +227,7 @@ absl::Status Share(absl::Span<const ParameterSpec> needed,
     }
     own = root;
   }
+  std::erase_if(tensors, [](const auto& named) { return !named.second.defined(); });
   return absl::OkStatus();
 }
 

@@ -83,7 +83,9 @@ at::Tensor CombineNumber(network::ElementwiseOp op, const at::Tensor& a, double 
     case ElementwiseOp::kMinimum:
       break;
   }
-  const at::Tensor other = at::scalar_tensor(number, at::TensorOptions(a.device()));
+  // Of the type that the answer has: an integer's for a whole number beside integers.
+  const at::Tensor other =
+      at::scalar_tensor(number, at::TensorOptions(at::result_type(a, number)).device(a.device()));
   return Combine(op, a, other);
 }
 

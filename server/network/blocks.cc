@@ -9,6 +9,7 @@
 #include "absl/strings/str_join.h"
 #include "base/escape.h"
 #include "base/status_macros.h"
+#include "server/network/arguments.h"
 
 namespace relight::network {
 namespace {
@@ -50,10 +51,30 @@ class Expansion {
     if (!layer.parameters_of.empty()) {
       layer.parameters_of = Name(layer.parameters_of, scope);
     }
+    bytes_ += BytesOf(layer);
+    if (bytes_ > kMaxExpandedBytes) {
+      return At(layer.line,
+                absl::StrCat("up to here the names, inputs and sizes of the network's ",
+                             layers_.size() + 1, " layers take more than ", kMaxExpandedBytes,
+                             " bytes; repeat less, or shorten them"));
+    }
     if (!own.empty()) scope.whole_names[own] = layer.name;
     scope.last = layer.name;
     layers_.push_back(std::move(layer));
     return absl::OkStatus();
+  }
+
+  static std::size_t BytesOf(Layer& layer) {
+    std::size_t bytes = layer.name.size() + layer.parameters_of.size();
+    for (const std::string& input : layer.inputs) bytes += sizeof(std::string) + input.size();
+    for (const network::Argument& argument : ArgumentsOf(layer.kind)) {
+      if (const auto* const sizes = std::get_if<Sizes*>(&argument.field)) {
+        bytes += (*sizes)->size() * sizeof(std::int64_t);
+      } else if (const auto* const numbers = std::get_if<std::vector<double>*>(&argument.field)) {
+        bytes += (*numbers)->size() * sizeof(double);
+      }
+    }
+    return bytes;
   }
 
   // A tensor of the state dict has no input, also where it comes first.
@@ -134,6 +155,7 @@ class Expansion {
   }
 
   std::vector<Layer> layers_;
+  std::size_t bytes_ = 0;
 };
 
 }  // namespace

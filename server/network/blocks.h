@@ -33,13 +33,16 @@ struct BlockEntry {
   std::variant<Layer, Block> what;
 };
 
+// However few lines of text they come from, these bound what layers take.
 inline constexpr std::size_t kMaxLayers = 100'000;
+inline constexpr std::size_t kMaxExpandedBytes = std::size_t{64} << 20;
 inline constexpr std::size_t kMaxBlockDepth = 32;
 
 // The layers of a network whose entries these are and whose first input has this name, in the order
 // in which they run, with whole names of their own and of what they are fed. Names that mean
 // nothing here are left for Network::Build to refuse. INVALID_ARGUMENT, all errors at once as
-// Network::Build has them, for blocks that hold nothing, and for more than kMaxLayers layers.
+// Network::Build has them, for blocks that hold nothing, for more than kMaxLayers layers, and for
+// names, inputs and lists of sizes that take more than kMaxExpandedBytes.
 absl::StatusOr<std::vector<Layer>> ExpandBlocks(const std::vector<BlockEntry>& entries,
                                                 const std::string& first_input);
 

@@ -14,7 +14,8 @@ Values SameIfFloat(Inference& inference) {
   return {inference.in()};
 }
 
-bool IsWhole(double value) { return std::trunc(value) == value; }
+// And one that an integer can be.
+bool IsWhole(double value) { return std::trunc(value) == value && std::abs(value) < 9e18; }
 
 // Computes along `dim`: rows in it meet.
 Values Along(std::int64_t dim, Inference& inference) {
@@ -219,8 +220,6 @@ Values Infer(Matmul&, Inference& inference) {
   if (left.shape.size() < 2 || right.shape.size() < 2) {
     return inference.RefuseShapes("must have two dimensions or more each");
   }
-  const std::int64_t height = left.shape[left.shape.size() - 2];
-  const std::int64_t width = right.shape.back();
   const std::int64_t inner = left.shape.back();
   if (inner >= 0 && right.shape[right.shape.size() - 2] >= 0 &&
       inner != right.shape[right.shape.size() - 2]) {
@@ -229,10 +228,8 @@ Values Infer(Matmul&, Inference& inference) {
   // Rows of the left matrix and columns of the right one stay apart; what is summed over does not.
   if (left.rows.along(left.shape.size() - 1)) left.rows = Rows::Mixed();
   if (right.rows.along(right.shape.size() - 2)) right.rows = Rows::Mixed();
-  for (Value* const matrix : {&left, &right}) {
-    matrix->shape[matrix->shape.size() - 2] = height;
-    matrix->shape.back() = width;
-  }
+  left.shape.back() = 1;
+  right.shape[right.shape.size() - 2] = 1;
   DType type = left.dtype;
   if (!inference.MergeTypes(type, right.dtype)) return {};
   std::optional<Value> out = inference.Broadcast({{left, right}});

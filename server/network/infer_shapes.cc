@@ -30,7 +30,9 @@ void Insert(Value& value, std::size_t dim, std::int64_t size) {
 // another one knows.
 std::optional<Value> MakeAlike(std::optional<std::size_t> dim, Inference& inference) {
   Value out = inference.in();
+  bool same_for_all_rows = out.rows.state == Rows::State::kNone;
   for (const Value& in : inference.all().subspan(1)) {
+    same_for_all_rows = same_for_all_rows || in.rows.state == Rows::State::kNone;
     if (in.shape.size() != out.shape.size()) {
       inference.RefuseShapes("differ in their number of dimensions");
       return std::nullopt;
@@ -51,8 +53,11 @@ std::optional<Value> MakeAlike(std::optional<std::size_t> dim, Inference& infere
       }
     }
   }
+  // Beside rows, what does not depend on them has a part for each, whatever batch they are in.
   const bool along = out.rows.state == Rows::State::kAlong;
-  if (along && (dim == out.rows.dim || out.shape[out.rows.dim] >= 0)) out.rows = Rows::Mixed();
+  if (along && (dim == out.rows.dim || out.shape[out.rows.dim] >= 0 || same_for_all_rows)) {
+    out.rows = Rows::Mixed();
+  }
   return out;
 }
 
@@ -114,6 +119,7 @@ Values Infer(Concat& layer, Inference& inference) {
 Values Infer(Stack& layer, Inference& inference) {
   const auto dim = inference.DimensionOf("dim", layer.dim, inference.rank() + 1);
   if (!dim) return {};
+  if (inference.rank() >= kMaxRank) return inference.Refuse("its output has too many dimensions");
   std::optional<Value> out = MakeAlike(std::nullopt, inference);
   if (!out) return {};
   Insert(*out, *dim, static_cast<std::int64_t>(inference.all().size()));
@@ -370,9 +376,12 @@ Values Infer(ExpandAs& layer, Inference& inference) {
     }
     if (size != 1) continue;
     size = like.shape[*from];
-    // Every row is the same, so each depends on its own row alone.
-    if (out.rows.state == Rows::State::kNone && like.rows.along(*from)) {
-      out.rows = Rows::Along(*at);
+    // The same for each row, where they were not told apart before. Else, or where nobody knows how
+    // the size depends on the batch's, what follows could count rows in this dimension.
+    if (like.rows.along(*from)) {
+      out.rows = out.rows.state == Rows::State::kNone ? Rows::Along(*at) : Rows::Mixed();
+    } else if (like.rows.state == Rows::State::kMixed && size < 0) {
+      out.rows = Rows::Mixed();
     }
   }
   return {out};

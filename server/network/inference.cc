@@ -154,10 +154,16 @@ std::optional<Value> Inference::Broadcast(absl::Span<const Value> values) {
       }
     }
   }
-  // A tensor of fixed size along the batch gives each row a part of its own.
-  if (out.rows.state == Rows::State::kAlong && out.shape[out.rows.dim] >= 0) {
-    out.rows = Rows::Mixed();
+  if (out.rows.state != Rows::State::kAlong) return out;
+  // Where it is not stretched along the batch, what does not depend on it gives each row a part of
+  // its own, whatever batch the row is in.
+  for (const Value& value : values) {
+    const std::size_t offset = out.shape.size() - value.shape.size();
+    const bool stretched = out.rows.dim < offset || value.shape[out.rows.dim - offset] == 1;
+    if (value.rows.state == Rows::State::kNone && !stretched) out.rows = Rows::Mixed();
+    if (out.rows.state == Rows::State::kMixed) return out;
   }
+  if (out.shape[out.rows.dim] >= 0) out.rows = Rows::Mixed();
   return out;
 }
 

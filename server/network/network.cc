@@ -53,6 +53,10 @@ bool Agrees(absl::Span<const std::int64_t> declared, absl::Span<const std::int64
 
 // One build of a network: each phase adds to `errors_` and leaves behind what later phases can
 // still use, so that all errors come out together.
+// However few lines of text they come from, these bound what a network takes.
+constexpr std::size_t kMaxValues = 200'000;
+constexpr std::size_t kMaxParameters = 200'000;
+
 class Builder {
  public:
   explicit Builder(NetworkDescription description) : description_(std::move(description)) {}
@@ -68,6 +72,7 @@ class Builder {
   std::string BatchingObstacle() const;
 
  private:
+  absl::Status TooMany(std::size_t layer, const char* what, std::size_t limit);
   void DeclareInputs();
   void DeduceInput();
   void CheckInput(const TensorSpec& input);
@@ -114,6 +119,7 @@ class Builder {
   std::vector<Step> steps_;
   std::vector<std::size_t> output_values_;
   std::vector<ParameterSpec> parameters_;
+  std::unordered_map<std::string, std::size_t> parameter_by_name_;
   bool wired_ = true;  // Every layer's and output's names were resolved.
 };
 
@@ -125,14 +131,24 @@ absl::Status Builder::Run() {
   for (std::size_t i = 0; i < steps_.size(); ++i) {
     WireLayer(i);
     InferLayer(i);
+    if (values_.size() > kMaxValues) return TooMany(i, "outputs of layers", kMaxValues);
   }
   if (errors_.empty()) {
-    for (std::size_t i = 0; i < steps_.size(); ++i) ListParameters(i);
+    for (std::size_t i = 0; i < steps_.size(); ++i) {
+      ListParameters(i);
+      if (parameters_.size() > kMaxParameters) return TooMany(i, "parameters", kMaxParameters);
+    }
   }
   ResolveOutputs();
   if (wired_) FindUnused();
   if (!errors_.empty()) return ToStatus(std::move(errors_));
   return absl::OkStatus();
+}
+
+absl::Status Builder::TooMany(std::size_t layer, const char* what, std::size_t limit) {
+  LayerError(steps_[layer].layer, absl::StrCat("up to here the network has more than ", limit, " ",
+                                               what, "; split it into several models"));
+  return ToStatus(std::move(errors_));
 }
 
 void Builder::DeclareInputs() {
@@ -369,7 +385,10 @@ void Builder::ListParameters(std::size_t i) {
   const Layer& layer = steps_[i].layer;
   std::vector<ParameterSpec> specs = ParametersOf(layer.name, layer.kind);
   if (!layer.parameters_of.empty()) ShareParameters(layer, specs);
-  for (ParameterSpec& spec : specs) parameters_.push_back(std::move(spec));
+  for (ParameterSpec& spec : specs) {
+    parameter_by_name_.emplace(spec.name, parameters_.size());
+    parameters_.push_back(std::move(spec));
+  }
 }
 
 // What the other layer has under the same name is shared; what it does not have is this one's own.
@@ -389,10 +408,9 @@ void Builder::ShareParameters(const Layer& layer, std::vector<ParameterSpec>& sp
     const bool whole = spec.name == layer.name;  // A `parameter`, whose key is the layer's name.
     const std::string key =
         whole ? source : absl::StrCat(source, spec.name.substr(layer.name.size()));
-    const auto same =
-        std::find_if(parameters_.begin(), parameters_.end(),
-                     [&key](const ParameterSpec& other) { return other.name == key; });
-    if (same == parameters_.end()) continue;
+    const auto place = parameter_by_name_.find(key);
+    if (place == parameter_by_name_.end()) continue;
+    const ParameterSpec* const same = &parameters_[place->second];
     ++shared;
     if (same->shape != spec.shape || same->dtype != spec.dtype) {
       LayerError(layer,

@@ -69,8 +69,8 @@ TEST_F(RecordingDeviceTest, AForwardCopiesComputesAndWaitsOnTheComputeStream) {
   device_->ClearEvents();
   EXPECT_THAT(Answer(*bound), ElementsAre(6, 8));
   EXPECT_THAT(device_->events(),
-              ElementsAre("use compute", "copy in 8 compute", "copy out 8 compute", "mark compute", "wait",
-                          "leave compute"));
+              ElementsAre("use compute", "copy in 8 compute", "copy out 8 compute", "mark compute",
+                          "wait", "leave compute"));
 }
 
 TEST_F(RecordingDeviceTest, AFailedForwardStillWaitsBeforeItLetsGo) {

@@ -135,6 +135,14 @@ TEST(BlocksTest, AFewLinesCannotAskForMoreThanSoMuch) {
     block = Block{.name = "a", .entries = {Of(block)}, .repeat = 400};
   }
   EXPECT_THAT(Refusal({Of(block)}), HasSubstr("the network has more than 100000 layers"));
+  const std::vector<std::string> inputs(2000, "x");
+  EXPECT_THAT(
+      Refusal({Of({.name = "a", .entries = {One("sum", Elementwise{}, inputs)}, .repeat = 2000})}),
+      HasSubstr("take more than 67108864 bytes"));
+  EXPECT_THAT(Refusal({Of({.name = "a",
+                           .entries = {One("s", Split{.split_size = Sizes(10'000, 1)})},
+                           .repeat = 2000})}),
+              HasSubstr("take more than 67108864 bytes"));
   Block deep{.name = "a", .entries = {One("fc", kLinear)}};
   for (int i = 0; i < 40; ++i) deep = Block{.name = "a", .entries = {Of(deep)}};
   EXPECT_THAT(Refusal({Of(deep)}), HasSubstr("blocks nest more than 32 deep"));

@@ -363,5 +363,31 @@ TEST(NetworkRefusalsTest, NamesAreEscapedAndTheListIsBounded) {
   EXPECT_THAT(message, ::testing::EndsWith(" more"));
 }
 
+// A few lines can ask for many of them, by way of blocks that repeat.
+TEST(NetworkRefusalsTest, NetworksThatWouldTakeTooMuchMemory) {
+  NetworkDescription split{
+      .inputs = {{.name = "x", .shape = {-1, 1024}}}, .outputs = {}, .layers = {}};
+  NetworkDescription lstm{
+      .inputs = {{.name = "x", .shape = {-1, 5, 4}}}, .outputs = {}, .layers = {}};
+  for (int i = 0; i < 300; ++i) {
+    split.layers.push_back(Make("", Split{.split_size = {1}, .dim = 1}, {"x"}));
+    lstm.layers.push_back(
+        Make("r" + std::to_string(i), Recurrent{.hidden_size = 4, .num_layers = 1024}));
+  }
+  EXPECT_THAT(Refusal(std::move(split)), HasSubstr("has more than 200000 outputs of layers"));
+  EXPECT_THAT(Refusal(std::move(lstm)), HasSubstr("has more than 200000 parameters"));
+}
+
+TEST(NetworkRefusalsTest, StacksOfTooManyDimensions) {
+  NetworkDescription description{
+      .inputs = {{.name = "x", .shape = {-1, 2}}}, .outputs = {}, .layers = {}};
+  for (int i = 0; i < 15; ++i) {
+    const std::string before = i == 0 ? "x" : "s" + std::to_string(i - 1);
+    description.layers.push_back(Make("s" + std::to_string(i), Stack{}, {before, before}));
+  }
+  EXPECT_THAT(Refusal(std::move(description)),
+              HasSubstr("layer \"s14\" (stack): its output has too many dimensions"));
+}
+
 }  // namespace
 }  // namespace relight::network
