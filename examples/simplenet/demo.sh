@@ -154,7 +154,7 @@ step '5. Take the served model and its optimizer back as a file that training re
 show "$relightctl" snapshot simplenet resume.pt
 [ -s "$work/snapshots/resume.pt" ] || fail 'there is no snapshot'
 if /usr/bin/python3 -c 'import torch' 2>/dev/null; then
-  show /usr/bin/python3 "$here/train.py" "$work/resumed" --resume "$work/snapshots/resume.pt" --steps 100
+  show /usr/bin/python3 "$here/train.py" "$work/resumed" --resume "$work/snapshots/resume.pt" --steps 100 --every 100
 fi
 
 step '6. What happened.'
