@@ -67,6 +67,9 @@ class GalleryTest(unittest.TestCase):
     def test_simplenet(self):
         self.check_improves("simplenet", ("--steps", "6000", "--every", "500", "--lr", "2e-4"), until=0.95)
 
+    def test_image_classifier(self):
+        self.check_improves("image_classifier", ("--steps", "300"), until=0.9)
+
 
 if __name__ == "__main__":
     unittest.main()
