@@ -70,6 +70,9 @@ class GalleryTest(unittest.TestCase):
     def test_image_classifier(self):
         self.check_improves("image_classifier", ("--steps", "300"), until=0.9)
 
+    def test_text_encoder(self):
+        self.check_improves("text_encoder", ("--steps", "200"), until=0.9)
+
 
 if __name__ == "__main__":
     unittest.main()
