@@ -2,10 +2,9 @@
 
 usage: round_trip_test.py PATH/TO/run_networks
 
-For each module of test_describe_module.py: its description and its state dict as torch.save writes it
+For each module of test_describe_module.py and family_modules.py: its description and its state dict as torch.save writes it
 go through relight's own loading, which is strict, and the outputs must be the module's.
 """
-import json
 import os
 import pathlib
 import subprocess
@@ -20,8 +19,9 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "interop
 
 import test_describe_module as cases  # noqa: E402
 from describe_module import describe  # noqa: E402
+from family_modules import families  # noqa: E402
 from describe_module.inputs import DATATYPES, parse_input  # noqa: E402
-from layer_grid_test import bytes_of, difference, tensor_of  # noqa: E402
+from network_runs import Answers, difference, error_of, write_case  # noqa: E402
 
 # Of the largest output.
 TOLERANCE = 1e-5
@@ -65,7 +65,7 @@ class RoundTripTest(unittest.TestCase):
         torch.set_num_threads(1)
         described = cases.described()
         del described["synchronised"]  # Computes on a card only.
-        for name, (module, inputs) in described.items():
+        for name, (module, inputs) in (described | families()).items():
             cls.write(name, module.eval(), inputs)
         subprocess.run([PROGRAM, folder.name], check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
 
@@ -75,30 +75,23 @@ class RoundTripTest(unittest.TestCase):
         for tensor in (*module.parameters(), *module.buffers()):
             if tensor.is_floating_point():
                 tensor.data += 0.1 * torch.rand_like(tensor)
-        case = cls.folder / f"{len(cls.expected):03}"
-        case.mkdir()
-        (case / "model.textproto").write_text(text)
         tensors = [example(parse_input(one)) for one in inputs]
+        case = cls.folder / f"{len(cls.expected):03}"
+        write_case(case, text, tensors)
         with torch.no_grad():
             cls.expected[name] = case, flat(module(*(tensor.clone() for tensor in tensors)))
-        described = [{"datatype": parse_input(one).datatype, "shape": list(tensor.shape)}
-                     for one, tensor in zip(inputs, tensors)]
-        (case / "inputs.json").write_text(json.dumps(described))
-        for i, tensor in enumerate(tensors):
-            (case / f"input_{i}.bin").write_bytes(bytes_of(tensor))
         if module.state_dict():
             torch.save(module.state_dict(), case / "weights.pt")
 
     def test_outputs_are_the_modules(self):
         for name, (case, expected) in self.expected.items():
             with self.subTest(name):
-                error = case / "error.txt"
-                self.assertFalse(error.exists(), error.exists() and error.read_text())
-                outputs = json.loads((case / "outputs.json").read_text())
-                self.assertEqual([one["shape"] for one in outputs], [list(one.shape) for one in expected])
-                for i, (one, tensor) in enumerate(zip(outputs, expected)):
-                    content = (case / f"output_{i}.bin").read_bytes()
-                    actual = tensor_of(content, DATATYPES[one["datatype"]], one["shape"])
+                self.assertIsNone(error_of(case))
+                answers = Answers(case)
+                self.assertEqual([shape for _, _, shape in answers.signature],
+                                 [list(one.shape) for one in expected])
+                for i, tensor in enumerate(expected):
+                    actual = answers.tensor(i)
                     tolerance = TOLERANCE if actual.is_floating_point() else 0
                     self.assertIsNone(difference(actual, tensor, tolerance), (case / "model.textproto").read_text())
 
