@@ -1,5 +1,7 @@
 """Sizes of tensors while a module is traced: numbers like any other, so that forward can compute with
-them, that leave a note where forward decides something by them."""
+them, that leave a note where forward decides something by them. int(), float(), len(), range(), math.sqrt
+and 0.5 * size give numbers that do not: what is decided by those shows only where runs of different sizes
+differ."""
 
 import ast
 import functools
@@ -52,39 +54,61 @@ def place(filename, line):
 
 
 class Size(int):
-    """A tensor's size. What is computed of it is one, too."""
+    """A tensor's size. What is computed of it is one, too, or a Quotient."""
 
     comparisons = []  # Of the trace under way.
 
     __hash__ = int.__hash__
 
 
-def _computes(name):
-    compute = getattr(int, name)
+class Quotient(float):
+    """What is computed of sizes and need not be whole."""
 
+    __hash__ = float.__hash__
+
+
+def sized(value):
+    """The same, leaving notes: for the sizes that forward is given."""
+    if type(value) is int:
+        return Size(value)
+    if type(value) is float:
+        return Quotient(value)
+    if type(value) in (tuple, list, torch.Size):
+        return (list if type(value) is list else tuple)(map(sized, value))
+    return value
+
+
+def plain(value):
+    """The same number, leaving no notes."""
+    if isinstance(value, Size):
+        return int.__int__(value)
+    return float.__float__(value) if isinstance(value, Quotient) else value
+
+
+def _computes(name, compute):
     def method(self, *others):
-        result = compute(self, *others)
-        return Size(result) if type(result) is int else result
+        if isinstance(self, int) and any(isinstance(other, float) for other in others):
+            return getattr(Quotient(self), name)(*others)
+        return sized(compute(self, *others))
     return method
 
 
-def _compares(name):
-    compare = getattr(int, name)
-
+def _compares(_, compare):
     def method(self, *others):
         frame = user_frame()
-        operands = tuple(int(value) if isinstance(value, int) else value for value in (self, *others))
-        Size.comparisons.append(Comparison(operands, location(), _only_checks(frame)))
+        Size.comparisons.append(Comparison(tuple(map(plain, (self, *others))), location(), _only_checks(frame)))
         return compare(self, *others)
     return method
 
 
-for _operation in ["add", "sub", "mul", "floordiv", "mod"]:
-    for _name in (f"__{_operation}__", f"__r{_operation}__"):
-        setattr(Size, _name, _computes(_name))
-setattr(Size, "__neg__", _computes("__neg__"))
-for _operation in ["eq", "ne", "lt", "le", "gt", "ge", "bool"]:
-    setattr(Size, f"__{_operation}__", _compares(f"__{_operation}__"))
+_BINARY = ["add", "sub", "mul", "truediv", "floordiv", "mod", "divmod", "pow", "and", "or", "xor", "lshift", "rshift"]
+_COMPUTING = [*_BINARY, *(f"r{name}" for name in _BINARY),
+              "neg", "pos", "abs", "invert", "round", "floor", "ceil", "trunc"]
+for _type in (Size, Quotient):
+    for _names, _noting in ((_COMPUTING, _computes), (["eq", "ne", "lt", "le", "gt", "ge", "bool"], _compares)):
+        for _name in (f"__{name}__" for name in _names):
+            if hasattr(_type, _name):
+                setattr(_type, _name, _noting(_name, getattr(_type.__base__, _name)))
 
 
 def _only_checks(frame):

@@ -7,7 +7,7 @@ import torch
 import torch.fx
 
 from .problems import DescriptionError
-from .sizes import Size
+from .sizes import plain
 
 WHY_FIXED = "if it is always the same, give it in --input instead of -1"
 
@@ -131,13 +131,13 @@ def _merge(values, steps):
     if isinstance(first, range):
         return _merge([tuple(value) for value in values], steps)
     # Plainly compared: to compare a Size leaves a note.
-    plain = [int(value) if isinstance(value, Size) else value for value in values]
-    if any(type(value) is not type(plain[0]) for value in plain):
+    numbers = list(map(plain, values))
+    if any(type(number) is not type(numbers[0]) for number in numbers):
         raise _Differ()
-    if all(value == plain[0] or value != value and plain[0] != plain[0] for value in plain):  # NaN, too.
+    if all(number == numbers[0] or number != number and numbers[0] != numbers[0] for number in numbers):  # NaN, too.
         return first
-    if type(plain[0]) in (int, float):
-        return Varying(tuple(plain))
+    if type(numbers[0]) in (int, float):
+        return Varying(tuple(numbers))
     raise _Differ()
 
 

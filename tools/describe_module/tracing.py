@@ -15,7 +15,7 @@ import torch.fx
 from . import sizes
 from .problems import DoesNotRun, Untraceable
 from .registry import layer_class
-from .sizes import Comparison, Size, is_users, location, place
+from .sizes import Comparison, Size, is_users, location, place, plain, sized
 
 # What gives no tensor and yet is the same for all requests of a shape. Anything else that gives no
 # tensor has read numbers in one, which differ from request to request.
@@ -154,7 +154,7 @@ class _Tracer(torch.fx.Tracer):
         def example(argument):
             if isinstance(argument, torch.fx.Node):
                 return self.examples[argument]
-            return int(argument) if isinstance(argument, Size) else argument
+            return plain(argument)
 
         args, kwargs = torch.fx.node.map_aggregate((node.args, node.kwargs), example)
         self._evaluating = True
@@ -198,11 +198,11 @@ class _Tracer(torch.fx.Tracer):
             what = "decides by" if name == "__bool__" else f"{node.meta['operation']} reads"
             raise Untraceable(f"{node.meta['where']}: {what} the numbers in a tensor, which differ from request to "
                               "request")
-        return _sized(result)
+        return sized(result)
 
     def _part(self, node, index, item):
         if not isinstance(item, torch.Tensor) and not _holds_tensor(item):
-            return _sized(item)
+            return sized(item)
         part = self.graph.create_node("call_function", operator.getitem, (node, index), {})
         part.meta.update(node.meta)
         return self._given(part, item)
@@ -230,7 +230,7 @@ class _Proxy(torch.fx.Proxy):
             return super().__getattr__(name)
         if isinstance(value, torch.Tensor):
             return self.tracer.create_proxy("call_function", getattr, (self, name), {})
-        return _sized(value)
+        return sized(value)
 
     def __len__(self):
         return self.tracer.examples[self.node].shape[0]
@@ -262,14 +262,6 @@ def _as_dict(result):
     if hasattr(result, "_asdict"):
         return result._asdict()
     return result
-
-
-def _sized(value):
-    if type(value) is int:
-        return Size(value)
-    if type(value) in (tuple, list, torch.Size):
-        return (list if type(value) is list else tuple)(map(_sized, value))
-    return value
 
 
 def _call(module, *args, **kwargs):
