@@ -338,6 +338,7 @@ def described():
         "unary": lambda x: torch.exp(x).log() + x.abs().sqrt() + x.square().rsqrt() + (-x).erf() + x.sin() + x.cos(),
         "activations": lambda x: F.gelu(x, approximate="tanh") + F.leaky_relu(x, 0.2) + F.elu(x, 2.0) + F.hardtanh(
             x, -0.5, 0.5) + F.softplus(x, 2) + F.threshold(x, 0.1, 2.0) + F.relu6(x) + F.silu(x) + F.mish(x),
+        "written": lambda x: torch.zeros_like(x).masked_fill_(x > 0, -5.0) + torch.ones_like(x).add_(x).mul_(2),
         "comparisons": lambda x: ((x > 0) & (x < 1) | ~(x >= 2)).float() * x,
         "masks": lambda x: torch.where(x > 0, x, torch.tensor(0.0)) + x.masked_fill(x > 1, float("-inf")),
         "bounds": lambda x: x.clamp(-1, 1) + torch.clamp(x, min=0.0) + x.clamp_max(2) + torch.maximum(x, -x),
@@ -425,6 +426,12 @@ class DescribedTest(unittest.TestCase):
             'name: "relu" relu {}',
             'name: "mul" mul { value: 2 }',
             'input: "mul" input: "relu" add {}')
+
+    def test_what_a_write_into_a_new_tensor_returns_may_be_read(self):
+        self.assertLayers(
+            Of(lambda x: torch.zeros_like(x).masked_fill_(x > 0, -5.0)), [ROWS],
+            'name: "gt" gt { value: 0 }', 'input: "x" lt { value: -inf }', 'name: "to" to { datatype: "FP32" }',
+            'input: "to" input: "gt" masked_fill { value: -5 }')
 
     def test_layers_that_run_twice_share_their_parameters(self):
         self.assertLayers(
@@ -663,6 +670,26 @@ class Assigns(nn.Module):
         return y
 
 
+class Buffering(nn.Module):
+    """Does something with a buffer."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+        self.register_buffer("kept", torch.zeros(6))
+
+    def forward(self, x):
+        return self.function(self, x)
+
+
+def statement(text):
+    """A function of x that runs statements and returns the last expression."""
+    *before, last = text.split("; ")
+    lines = [f"    {line}\n" for line in (*before, f"return {last}")]
+    exec("def function(x):\n" + "".join(lines), globals(), made := {})
+    return made["function"]
+
+
 class WritesToAView(nn.Module):
     def forward(self, x):
         y = x * 2
@@ -785,6 +812,38 @@ class RefusedTest(unittest.TestCase):
                 problem = self.problems(module, inputs)[0]
                 for part in expected:
                     self.assertIn(part, problem)
+
+    def test_writes_into_what_forward_made(self):
+        made = "h = torch.zeros(1, 6)"
+        for text, operation in {
+                f"{made}; h.add_(x.mean(0, keepdim=True)); x + h": ".add_()",
+                f"{made}; h[0].copy_(x[0]); x + h": ".copy_()",
+                f"{made}; row = h[0]; h.copy_(x[:1]); x + row": ".copy_()",
+                f"{made}; h.copy_(x[:1]); h = h[[0, 0]] * 2; x[:2] + h": ".copy_()",
+                f"{made}; h.copy_(x[:1]); h = h * 2; x + h": ".copy_()",
+                "h = torch.zeros_like(x); h.copy_(x * 2); h": ".copy_()",
+                "h = torch.zeros(x.shape); torch.mul(x, 2, out=h); h + x": "torch.mul",
+                "h = torch.zeros(len(x), 6); h.scatter_(1, x.argmax(1, keepdim=True), 1.0); h": ".scatter_()"}.items():
+            with self.subTest(text):
+                problem = self.problems(Of(statement(text)), [ROWS])[0]
+                self.assertIn(f": reads a tensor that forward made and {operation} at ", problem)
+                self.assertIn("wrote into: go on with what that returns instead", problem)
+        problem = self.problems(Of(statement(f"{made}; h[:, 0] = x[0, 0]; x + h")), [ROWS])[0]
+        self.assertIn("assigns to a part of a tensor", problem)
+
+    def test_what_was_to_be_written_into_is_left_as_it_was(self):
+        kept = torch.zeros(1, 6)
+        self.problems(Of(lambda x: [kept.add_(x), x + kept]), [ROWS])
+        self.assertIs(type(kept), torch.Tensor)
+        self.assertEqual((kept + 1).sum(), 6)
+
+    def test_writes_into_buffers(self):
+        for function, operation in {
+                (lambda self, x: [self.kept.add_(x.mean(0)), x + self.kept][1]): ".add_() writes into kept: ",
+                (lambda self, x: [self.kept[:3].add_(1), x + self.kept][1]): ".add_() writes into kept: ",
+                (lambda self, x: torch.add(self.kept, x[0], out=self.kept)): "torch.add writes into kept: ",
+                (lambda self, x: setattr(self.kept, "data", x[0])): "assigns to the data of a tensor"}.items():
+            self.assertIn(operation, self.problems(Buffering(function), [ROWS])[0])
 
     def test_all_at_once_each_with_its_place(self):
         module = stack(nn.Unfold(2), Of(lambda x: torch.cumprod(x, 1)), nn.BatchNorm1d(24, track_running_stats=False))

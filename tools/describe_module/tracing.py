@@ -16,6 +16,7 @@ from . import sizes
 from .problems import DoesNotRun, Untraceable
 from .registry import layer_class
 from .sizes import Comparison, Size, is_users, location, place, plain, sized
+from .writes import Writes
 
 # What gives no tensor and yet is the same for all requests of a shape. Anything else that gives no
 # tensor has read numbers in one, which differ from request to request.
@@ -27,6 +28,7 @@ READS_NO_NUMBERS = {
 MAKES_CONSTANTS = {"new_zeros", "new_ones", "new_full", "new_tensor", "zeros_like", "ones_like", "full_like"}
 # Mistakes that other sizes do not mend.
 MISTAKES = (AttributeError, ImportError, KeyError, NameError, NotImplementedError, TypeError)
+ASSIGNS = "assigns to a part of a tensor, which no layer does"
 
 # As people write them.
 MODULE_NAMES = {"_operator": "operator", "torch.nn.functional": "F", "torch._C._nn": "F", "torch._VF": "torch",
@@ -57,6 +59,8 @@ def trace(module, inputs):
             end = f"{_origin(error)}: {_shortened(error)}"
         except Exception as error:  # Forward is anybody's code.
             raise DoesNotRun(f"{_origin(error)}: {_shortened(error)}") from error
+        finally:
+            tracer.writes.close()
     nodes = [node for node in tracer.graph.nodes if node in tracer.examples]
     return Trace(nodes, tracer.examples, tracer.result, Size.comparisons, end)
 
@@ -74,6 +78,9 @@ class _Tracer(torch.fx.Tracer):
         self.result = None
         self._versions = {}  # By node: how often its tensor had been written to.
         self._latest = {}  # By a tensor's identity: the node that gave it last.
+        self._state = []  # The nodes of parameters and buffers.
+        self.writes = Writes()
+        self._copies = []  # Of (copy, tensor): what the operation under way is given of forward's own tensors.
         self._evaluating = False
         self._path = [""]
 
@@ -122,7 +129,10 @@ class _Tracer(torch.fx.Tracer):
         if isinstance(a, torch.Tensor):
             if id(a) in self.names:
                 return self.create_proxy("get_attr", self.names[id(a)], (), {}).node
-            return a.detach().clone()
+            self.writes.check(a)
+            copy = a.detach().clone()
+            self._copies.append((copy, a))
+            return copy
         if isinstance(a, (tuple, list)):
             return (list if isinstance(a, list) else tuple)(self.create_arg(item) for item in a)
         if isinstance(a, dict):
@@ -134,10 +144,27 @@ class _Tracer(torch.fx.Tracer):
     def create_proxy(self, kind, target, args, kwargs, name=None, type_expr=None, *_, **__):
         if kind == "call_function" and _is_wrapped(target):
             return target(*args, **kwargs)
-        proxy = super().create_proxy(kind, target, args, kwargs, name, type_expr)
-        node = proxy.node
+        outer, self._copies = self._copies, []
+        node = super().create_proxy(kind, target, args, kwargs, name, type_expr).node
+        copies, self._copies = self._copies, outer
         node.meta.update(where=location(), path=self._path[-1], operation=self._operation(node))
-        return self._given(node, self._run(node))
+        result = self._run(node)
+        self._note_writes(node, copies)
+        return self._given(node, result)
+
+    def _note_writes(self, node, copies):
+        """What an operation wrote into that is no part of the trace."""
+        written = [(copy, tensor) for copy, tensor in copies if copy._version]
+        for copy, tensor in written:
+            before = tensor.detach().clone()
+            swap = lambda value: before if value is copy else value  # noqa: B023, E731
+            node.args, node.kwargs = torch.fx.node.map_aggregate((node.args, node.kwargs), swap)
+        for _, tensor in written:
+            self.writes.add(tensor, f"{node.meta['operation']} at {node.meta['where']}")
+        for state in self._state:
+            if self.examples[state]._version != self._versions[state]:
+                raise Untraceable(f"{node.meta['where']}: {node.meta['operation']} writes into {state.target}: what "
+                                  "forward keeps from one request to the next cannot be said")
 
     def _operation(self, node):
         if node.op == "call_method":
@@ -186,6 +213,8 @@ class _Tracer(torch.fx.Tracer):
             self.examples[node] = result
             self._versions[node] = result._version
             self._latest[id(result)] = node
+            if node.op == "get_attr":
+                self._state.append(node)
             return self.proxy(node)
         if isinstance(result, (tuple, list)) and _holds_tensor(result):
             self.examples[node] = result
@@ -194,6 +223,8 @@ class _Tracer(torch.fx.Tracer):
             plain = type(result) in (tuple, list)
             return (type(result) if plain or hasattr(result, "n_fields") else tuple)(items)
         self.graph.erase_node(node)
+        if name == "__setitem__":  # Of a tensor that forward made.
+            raise Untraceable(f"{node.meta['where']}: {ASSIGNS}")
         if name not in READS_NO_NUMBERS:
             what = "decides by" if name == "__bool__" else f"{node.meta['operation']} reads"
             raise Untraceable(f"{node.meta['where']}: {what} the numbers in a tensor, which differ from request to "
@@ -239,7 +270,12 @@ class _Proxy(torch.fx.Proxy):
         return iter([self[index] for index in range(len(self))])
 
     def __setitem__(self, index, value):
-        raise Untraceable(f"{location()}: assigns to a part of a tensor, which no layer does")
+        raise Untraceable(f"{location()}: {ASSIGNS}")
+
+    def __setattr__(self, name, value):
+        if name == "data":
+            raise Untraceable(f"{location()}: assigns to the data of a tensor, which no layer does")
+        super().__setattr__(name, value)
 
     def __repr__(self):
         return self.node.name
