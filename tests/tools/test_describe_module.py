@@ -344,6 +344,9 @@ def described():
         "bounds": lambda x: x.clamp(-1, 1) + torch.clamp(x, min=0.0) + x.clamp_max(2) + torch.maximum(x, -x),
         "reductions": lambda x: x.mean(-1) + x.sum(2) + x.amax(-1) + x.max(-1)[0] + x.norm(dim=-1) + x.var(
             2, unbiased=False),
+        "norms": lambda x: torch.linalg.norm(x, 1, dim=1) + torch.linalg.vector_norm(x, 1, dim=(1, 2))[:, None] + (
+            torch.linalg.norm(x, ord=2, dim=[1])) + torch.linalg.norm(x, dim=(1, 2))[:, None] + torch.norm(
+            x, 2, dim=(1, 2), keepdim=True)[:, 0] + torch.linalg.norm(x, "fro", (1, 2), True)[:, 0],
         "places": lambda x: x.argmax(1) + x.max(dim=1).indices,
         "softmaxes": lambda x: F.softmax(x, dim=1) + x.log_softmax(-1) + F.normalize(x, dim=-1) + x.cumsum(2),
         "parts": lambda x: (x[:, 0], x[..., -1], x[:, 1:4:2], x[:, None, :, :-1], x[:, :, x.size(2) - 1],
@@ -659,6 +662,10 @@ REFUSED_FUNCTIONS = {
     "view": (lambda x: torch.stack([x, x])[0].view(torch.int32), ".view(): takes the bits of numbers for others"),
     "not finite": (lambda x: x * float("nan"), "operator.mul: computes with NaN"),
     "area": (lambda x: F.interpolate(x, size=3, mode="area"), 'F.interpolate: mode "area"'),
+    "fmax": (lambda x: torch.fmax(x, -x), "torch.fmax: passes over NaN, which no layer does: use torch.maximum"),
+    "fmin": (lambda x: x.fmin(-x), ".fmin(): passes over NaN"),
+    "spectral norm": (lambda x: torch.linalg.norm(x, 2, dim=(1, 2)), "torch.linalg.norm: is the norm of a matrix, of"),
+    "matrix norm": (lambda x: torch.linalg.norm(x[0], ord=1), "torch.linalg.norm: is the norm of a matrix, of order 1"),
     "torch.fft.fft": (lambda x: torch.fft.fft(x).real, "torch.fft.fft: there is no layer for it"),
 }
 

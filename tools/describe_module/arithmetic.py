@@ -225,13 +225,18 @@ def pow_(call, input, exponent):
 
 
 for _kind, _names in {
-        "maximum": ["torch.maximum", ".maximum", "torch.fmax"], "minimum": ["torch.minimum", ".minimum"],
+        "maximum": ["torch.maximum", ".maximum"], "minimum": ["torch.minimum", ".minimum"],
         "eq": ["operator.eq", "torch.eq", ".eq"], "ne": ["operator.ne", "torch.ne", ".ne", "torch.not_equal"],
         "lt": ["operator.lt", "torch.lt", ".lt", "torch.less"], "le": ["operator.le", "torch.le", ".le"],
         "gt": ["operator.gt", "torch.gt", ".gt", "torch.greater"], "ge": ["operator.ge", "torch.ge", ".ge"]}.items():
     def _convert(call, input, other, _kind=_kind):
         return binary(call, _kind, input, other)
     converts(*_names)(_convert)
+
+
+@converts("torch.fmax", ".fmax", "torch.fmin", ".fmin")
+def passes_over_nan(call, input, other):
+    raise Refusal("passes over NaN, which no layer does: use torch.maximum or torch.minimum")
 
 
 # Booleans.

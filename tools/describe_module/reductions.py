@@ -101,7 +101,16 @@ converts("torch.argmax", ".argmax")(_arg_extremum("argmax"))
 converts("torch.argmin", ".argmin")(_arg_extremum("argmin"))
 
 
-@converts("torch.norm", ".norm", "linalg.norm", "linalg.vector_norm")
+@converts("linalg.norm")
+def matrix_or_vector_norm(call, input, ord=None, dim=None, keepdim=False, dtype=None):
+    dims = input.rank if dim is None else len(_listed(dim))
+    if ord not in (None, "fro") and dims != 1:
+        raise Refusal(f"is the norm of a matrix, of order {ord}, which cannot be said; torch.linalg.vector_norm is that "
+                      "of its numbers")
+    return norm(call, input, "fro" if ord is None else ord, dim, keepdim, dtype=dtype)
+
+
+@converts("torch.norm", ".norm", "linalg.vector_norm")
 def norm(call, input, p="fro", dim=None, keepdim=False, out=None, dtype=None, ord=None):
     p = p if ord is None else ord
     if p not in ("fro", None, 1, 2) or dtype is not None:
