@@ -161,14 +161,28 @@ class Encoder(nn.Module):
         return self.head(self.layer(self.layer(x, src_mask=causal), src_key_padding_mask=mask))
 
 
+class Padded(nn.Module):
+    """An encoder of rows that are padded."""
+
+    def __init__(self, heads=2, causal=False, enable_nested_tensor=True, **arguments):
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(8, heads, 16, batch_first=True, **arguments)
+        self.encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=enable_nested_tensor)
+        self.causal = causal
+
+    def forward(self, x, mask):
+        causal = nn.Transformer.generate_square_subsequent_mask(x.size(1)) if self.causal else None
+        return self.encoder(x, causal, src_key_padding_mask=mask)
+
+
 class Seq2Seq(nn.Module):
     def __init__(self):
         super().__init__()
         self.transformer = nn.Transformer(8, 2, 1, 1, 16, batch_first=True)
 
-    def forward(self, src, tgt):
+    def forward(self, src, tgt, mask=None):
         causal = torch.full((tgt.size(1), tgt.size(1)), float("-inf")).triu(1)
-        return self.transformer(src, tgt, tgt_mask=causal)
+        return self.transformer(src, tgt, tgt_mask=causal, src_key_padding_mask=mask)
 
 
 class Attention(nn.Module):
@@ -283,6 +297,8 @@ class Heads(nn.Module):
 
 IMAGE, SEQUENCE, ROWS, TOKENS = "x=FP32[-1,6,-1,-1]", "x=FP32[-1,-1,6]", "x=FP32[-1,6]", "tokens=INT64[-1,-1]"
 
+PADDED = ["x=FP32[-1,-1,8]", "mask=BOOL[-1,-1]"]
+
 
 def stack(*layers):
     return Wrapped(nn.Sequential(*layers))
@@ -299,6 +315,9 @@ def described():
         "vision transformer": (VisionTransformer(), ["x=FP32[-1,3,8,8]"]),
         "encoder": (Encoder(), ["x=FP32[-1,-1,8]", "mask=BOOL[-1,-1]"]),
         "encoder, norm first": (Encoder(norm_first=True, activation=nn.SiLU()), ["x=FP32[-1,-1,8]"]),
+        **{f"encoder of padded rows, {name}": (Padded(**arguments), PADDED) for name, arguments in {
+            "never nested": dict(enable_nested_tensor=False), "norm first": dict(norm_first=True),
+            "one head": dict(heads=1), "other activation": dict(activation=F.silu), "causal": dict(causal=True)}.items()},
         "transformer": (Seq2Seq(), ["src=FP32[-1,-1,8]", "tgt=FP32[-1,-1,8]"]),
         "attention": (Attention(), ["x=FP32[-1,-1,8]", "y=FP32[-1,-1,8]", "mask=BOOL[-1,-1]"]),
         "lstm": (Recurrent("LSTM"), [SEQUENCE]),
@@ -808,6 +827,9 @@ class RefusedTest(unittest.TestCase):
                 (stack(nn.utils.weight_norm(nn.Linear(6, 6))), [ROWS], "Linear in inner.0: has forward hooks"),
                 (stack(nn.BatchNorm1d(6, track_running_stats=False)), [ROWS], "the statistics of a batch"),
                 (stack(nn.Embedding(9, 6, max_norm=1.0)), ["x=INT64[-1,-1]"], "max_norm changes its table"),
+                (Padded(), PADDED, "TransformerEncoder in encoder: gives zeros", "with enable_nested_tensor=False"),
+                (Seq2Seq(), ["src=FP32[-1,-1,8]", "tgt=FP32[-1,-1,8]", "mask=BOOL[-1,-1]"],
+                 "Transformer in transformer: gives zeros", "with enable_nested_tensor=False"),
                 (stack(nn.Unfold(2)), [IMAGE], "Unfold in inner.0: there is no layer for it"),
                 (stack(nn.Linear(7, 6)), [ROWS], "Linear fails on inputs of shape [2, 6]", "x of shape [2, 6]"),
                 (UNet(True), ["x=FP32[-1,3,-1,-1]"], "F.pad: padding follows from a size"),

@@ -134,7 +134,21 @@ def _stack(call, path, module, layer, kind, value, *others):
                     tensors=dict(module.norm.state_dict(keep_vars=True)), **norm_arguments(module.norm))
 
 
+def _nests(module, mask):
+    """Whether a nn.TransformerEncoder leaves out padded positions, in eval mode and where all rows are padded
+    behind what is in them. There are zeros for these then, and as many as the longest row of a batch needs."""
+    first = module.layers[0]
+    attention = first.self_attn
+    return (mask is None and getattr(module, "use_nested_tensor", module.enable_nested_tensor)
+            and not first.norm_first and attention.batch_first and attention._qkv_same_embed_dim
+            and attention.in_proj_bias is not None and first.activation_relu_or_gelu
+            and first.norm1.eps == first.norm2.eps and attention.num_heads % 2 == 0)
+
+
 def _encoder(call, path, module, src, mask, src_key_padding_mask):
+    if src_key_padding_mask is not None and _nests(module, mask):
+        raise Refusal("gives zeros, or fewer positions, where src_key_padding_mask is set and depending on the other "
+                      "rows of a batch: make the TransformerEncoder with enable_nested_tensor=False")
     return _stack(call, path, module, encoder_layer, torch.nn.TransformerEncoderLayer, src, mask,
                   src_key_padding_mask)
 
