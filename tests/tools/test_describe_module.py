@@ -4,12 +4,14 @@ import dataclasses
 import math
 import os
 import pathlib
+import random
 import re
 import subprocess
 import sys
 import tempfile
 import textwrap
 import unittest
+import unittest.mock
 
 import torch
 import torch.nn as nn
@@ -19,7 +21,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 TOOL = ROOT / "tools" / "describe_module"
 sys.path.insert(0, str(ROOT / "tools"))
 
-from describe_module import DescriptionError, Input, describe  # noqa: E402
+from describe_module import DescriptionError, Input, describe, further  # noqa: E402
 from describe_module.inputs import plans  # noqa: E402
 from describe_module.vocabulary import KINDS  # noqa: E402
 
@@ -317,7 +319,8 @@ def described():
         "encoder, norm first": (Encoder(norm_first=True, activation=nn.SiLU()), ["x=FP32[-1,-1,8]"]),
         **{f"encoder of padded rows, {name}": (Padded(**arguments), PADDED) for name, arguments in {
             "never nested": dict(enable_nested_tensor=False), "norm first": dict(norm_first=True),
-            "one head": dict(heads=1), "other activation": dict(activation=F.silu), "causal": dict(causal=True)}.items()},
+            "one head": dict(heads=1), "other activation": dict(activation=F.silu),
+            "causal": dict(causal=True)}.items()},
         "transformer": (Seq2Seq(), ["src=FP32[-1,-1,8]", "tgt=FP32[-1,-1,8]"]),
         "attention": (Attention(), ["x=FP32[-1,-1,8]", "y=FP32[-1,-1,8]", "mask=BOOL[-1,-1]"]),
         "lstm": (Recurrent("LSTM"), [SEQUENCE]),
@@ -637,6 +640,27 @@ class DescribedTest(unittest.TestCase):
         self.assertEqual(kinds_of(describe(module, ["x=FP32[-1,6,8]"])),
                          ["slice { dim: 2 end: 4 }", "div { value: 8 }"])
 
+    def test_sizes_that_forward_fails_on_decide_nothing(self):
+        def function(x):
+            if int(x.size(1)) > 700 or len(x) == 1:
+                raise KeyError("unheard of")
+            return torch.relu(x)
+        self.assertLayers(Of(function), ["x=FP32[-1,-1]"], "relu {}")
+
+    def test_large_sizes_are_tried_as_far_as_they_are_affordable(self):
+        for limit, most, largest in (("MOST_BYTES", 2**29, 1100), ("MOST_BYTES", 2**15, 275), ("MOST_BYTES", 2, 3),
+                                     ("MOST_PRODUCTS", 36 * 600, 550)):
+            sizes = []
+            module = stack(nn.Linear(6, 6, bias=False), Of(lambda x: [sizes.append(len(x)), x * 2][1]))
+            with self.subTest(largest), unittest.mock.patch.object(further, limit, most):
+                describe(module, [ROWS])
+                self.assertEqual(max(sizes), largest)
+
+    def test_numbers_drawn_but_not_used_are_no_chance(self):
+        def function(x):
+            return -x if torch.rand([]) < 2 else x
+        self.assertLayers(Of(function), [ROWS], "neg {}")
+
     def test_a_module_is_left_as_it_was(self):
         module = SimpleNet().train()
         module.fc1.eval()
@@ -706,6 +730,16 @@ class Buffering(nn.Module):
 
     def forward(self, x):
         return self.function(self, x)
+
+
+class Counting(nn.Module):
+    calls = 0
+
+    def forward(self, x):
+        self.calls += 1
+        for _ in range(self.calls):
+            x = -x
+        return x
 
 
 def statement(text):
@@ -859,6 +893,35 @@ class RefusedTest(unittest.TestCase):
                 self.assertIn("wrote into: go on with what that returns instead", problem)
         problem = self.problems(Of(statement(f"{made}; h[:, 0] = x[0, 0]; x + h")), [ROWS])[0]
         self.assertIn("assigns to a part of a tensor", problem)
+
+    def test_decisions_by_sizes_that_leave_no_note(self):
+        parts = "which operations run from here on"
+        for text, expected in {
+                "x if int(x.size(1)) < 1000 else -x": parts,
+                "x if float(x.size(1)) < 1000 else -x": parts,
+                "x if 0.5 * x.size(1) < 500 else -x": parts,
+                "x if math.sqrt(x.size(1)) < 30 else -x": parts,
+                "x if torch.tensor(x.size(1)) < 1000 else -x": parts,
+                "x if len(x) < 1000 else -x": parts,
+                "x if len(x) > 1 else -x": parts,
+                "x if len(x[0]) > 1 else -x": parts,
+                "x * (2 if int(x.size(1)) < 1000 else 3)": "operator.mul: computes with a size that is known only at",
+                "x * (2 if len(x) > 1 else 3)": "what operator.mul is given depends on a size that is known only at",
+                "x[:, :min(int(x.size(1)), 1000)]": "operator.getitem: takes a part up to a size that is known only"
+                }.items():
+            with self.subTest(text):
+                problem, = self.problems(Of(statement(text)), ["x=FP32[-1,-1]"])
+                self.assertIn(expected, problem)
+                self.assertIn("known only at run time: if it is always the same, give it in --input", problem)
+
+    def test_chance(self):
+        for text in ("x + torch.rand(6)", "x * random.random()", "x[:, :random.randrange(2, 9999)]"):
+            for inputs in (["x=FP32[3,6]"], [ROWS]):
+                with self.subTest(f"{text} of {inputs}"):
+                    problem, = self.problems(Of(statement(text)), inputs)
+                    self.assertIn("is not the same when forward runs again: it depends on chance, or on what", problem)
+        problem, = self.problems(Counting(), [ROWS])
+        self.assertIn("operator.neg is not the same when forward runs again", problem)
 
     def test_what_was_to_be_written_into_is_left_as_it_was(self):
         kept = torch.zeros(1, 6)

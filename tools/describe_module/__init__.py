@@ -11,6 +11,10 @@ A size of -1 is free: what forward makes of it must hold for every size. Sizes t
 are better given, for then forward may decide and compute by them. A single tensor that forward returns
 is called "output"; several have the keys of a dict or the names of fields, or are "output_0", ....
 
+What forward decides by a free size is refused. Where it makes a plain number of the size first, as by
+int(x.size(1)), len(x) or math.sqrt, only trying shows that: with 1 and with sizes up to about a
+thousand, or less where the network is large. Decisions at sizes beyond are not seen.
+
 In Python: describe(module, ["x=FP32[-1,3,224,224]"]) gives the text, or raises DescriptionError.
 """
 

@@ -9,6 +9,7 @@ import torch
 
 # Each of these registers what it converts.
 from . import arithmetic, einsum, parts, reductions, sequences, shapes, transformer, weighted, windows  # noqa: F401
+from .further import chance, other_sizes
 from .inputs import ASK, NAMES, Input, deduce_input, parse_input, plans
 from .network import Network
 from .operands import Refused
@@ -68,7 +69,22 @@ def _inputs(module, given):
 
 
 def _describe(module, specs, deduced_from, leave_aside):
-    steps, result, problems = merge(_traces(module, specs))
+    runs, traces = _traces(module, specs)
+    _require_none(chance(module, specs, runs, traces))
+    text = _said(module, specs, deduced_from, leave_aside, traces)
+    problems, further = other_sizes(module, specs, runs, traces)
+    _require_none(problems)
+    return _said(module, specs, deduced_from, leave_aside, traces + further) if further else text
+
+
+def _require_none(problems):
+    if problems:
+        raise DescriptionError(list(dict.fromkeys(problems)))
+
+
+def _said(module, specs, deduced_from, leave_aside, traces):
+    """What is the same in all these traces, as text."""
+    steps, result, problems = merge(traces)
     if deduced_from is not None:
         _check_deduced(steps, deduced_from)
     live = _live(steps, result)
@@ -82,22 +98,20 @@ def _describe(module, specs, deduced_from, leave_aside):
         unread = unread_keys(module, translator.read_keys, network)
         problems += unread_inputs(network, specs, live, [value for _, value, _ in outputs])
         problems += [] if leave_aside else [UNREAD.format(name) for name in unread.values()]
-    if problems:
-        raise DescriptionError(list(dict.fromkeys(problems)))
+    _require_none(problems)
     declared = _name_outputs(network, outputs)
-    problems = unread_inputs(network, specs) + wrong_keys(module, network, unread)
-    if problems:
-        raise DescriptionError(problems)
+    _require_none(unread_inputs(network, specs) + wrong_keys(module, network, unread))
     return description_text([tuple(spec) for spec in specs], declared, network, leaves_aside=bool(unread))
 
 
 def _traces(module, specs):
+    """The first plan that forward runs with, and what it does then."""
     failure = None
     for plan in plans(specs):
         runs = [{spec.name: spec.example(shapes[spec.name]) for spec in specs} for shapes in plan]
         try:
             _settle_sizes(module, runs[0])
-            return [trace(module, run) for run in runs]
+            return plan, [trace(module, run) for run in runs]
         except DoesNotRun as error:
             failure = failure or f"{error} ({_shapes_text(plan[0])}: what --input says must fit the module)"
     raise DescriptionError([failure])

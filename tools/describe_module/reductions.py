@@ -105,8 +105,8 @@ converts("torch.argmin", ".argmin")(_arg_extremum("argmin"))
 def matrix_or_vector_norm(call, input, ord=None, dim=None, keepdim=False, dtype=None):
     dims = input.rank if dim is None else len(_listed(dim))
     if ord not in (None, "fro") and dims != 1:
-        raise Refusal(f"is the norm of a matrix, of order {ord}, which cannot be said; torch.linalg.vector_norm is that "
-                      "of its numbers")
+        raise Refusal(f"is the norm of a matrix, of order {ord}, which cannot be said; torch.linalg.vector_norm is "
+                      "that of its numbers")
     return norm(call, input, "fro" if ord is None else ord, dim, keepdim, dtype=dtype)
 
 

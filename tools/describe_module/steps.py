@@ -10,6 +10,7 @@ from .problems import DescriptionError
 from .sizes import plain
 
 WHY_FIXED = "if it is always the same, give it in --input instead of -1"
+BY_SIZE = f"depends on a size that is known only at run time: {WHY_FIXED}"
 
 UNKNOWN = object()
 
@@ -55,19 +56,59 @@ class Step:
     def dtype(self):
         return self.examples[0].dtype
 
-    def inputs(self):
+    def leaves(self):
+        """What it is given, without the lists and the like that it is given it in."""
         found = []
-        collect = lambda value: found.append(value) if isinstance(value, Step) else None  # noqa: E731
-        _each((self.args, self.kwargs), collect)
+        _each((self.args, self.kwargs), found.append)
         return found
+
+    def inputs(self):
+        return [value for value in self.leaves() if isinstance(value, Step)]
 
 
 def merge(traces):
     """Steps, what forward returned with Steps for tensors (UNKNOWN where it did not come to that), and
     problems."""
     problems = _branches(traces)
-    steps = {}  # By the first trace's nodes.
-    count = min(len(trace.nodes) for trace in traces)
+    steps = _common(traces)
+    if len(steps) < max(len(trace.nodes) for trace in traces):
+        raise DescriptionError(problems + [_parting(traces, steps)])
+    if traces[0].end:
+        return list(steps.values()), UNKNOWN, problems + [traces[0].end]
+    try:
+        result = _merge([trace.result for trace in traces], steps)
+    except _Differ:
+        raise DescriptionError(
+            problems + ["what forward returns depends on a size that is known only at run time"]) from None
+    return list(steps.values()), result, problems
+
+
+def unlike(traces, other):
+    """Problems: what `traces` have alike, and a trace of other sizes has not."""
+    known, steps = _common(traces), _common([*traces, other])
+    if len(steps) < len(known) or len(steps) < len(other.nodes):
+        return [_parting([*traces, other], steps)]
+    decided = [step for step, before in zip(steps.values(), known.values())
+               if any(isinstance(value, Varying) and not isinstance(fixed, Varying)
+                      for value, fixed in zip(step.leaves(), before.leaves()))]
+    return [f"{step.where}: what {step.operation} is given {BY_SIZE}" for step in decided]
+
+
+def by_chance(trace, again):
+    """Problems: what a trace and another one of the same sizes have not alike."""
+    steps = _common([trace, again])
+    places = [(step.where, step.operation) for step in steps.values() if not all(map(_is_fixed, step.leaves()))]
+    longest = max(trace.nodes, again.nodes, key=len)
+    if not places and len(steps) < len(longest):
+        meta = longest[len(steps)].meta
+        places = [(meta["where"], meta["operation"])]
+    return [f"{where}: {operation} is not the same when forward runs again: it depends on chance, or on what forward "
+            "keeps from one request to the next" for where, operation in places]
+
+
+def _common(traces):
+    """The steps up to where traces part, by the first one's nodes."""
+    steps = {}
     for nodes in zip(*(trace.nodes for trace in traces)):
         first = nodes[0]
         step = Step(nodes, tuple(trace.examples[node] for trace, node in zip(traces, nodes)))
@@ -77,24 +118,23 @@ def merge(traces):
             step.args = _merge([node.args for node in nodes], steps)
             step.kwargs = _merge([node.kwargs for node in nodes], steps)
         except _Differ:
-            count = len(steps)
             break
         steps[first] = step
-    lengths = {len(trace.nodes) for trace in traces}
-    if lengths != {count}:
-        longest = max(traces, key=lambda trace: len(trace.nodes)).nodes
-        at = longest[min(count, len(longest) - 1)]
-        problems.append(f"{at.meta['where']}: which operations run from here on ({at.meta['operation']}) depends "
-                        f"on a size that is known only at run time: {WHY_FIXED}")
-        raise DescriptionError(problems)
-    if traces[0].end:
-        return list(steps.values()), UNKNOWN, problems + [traces[0].end]
-    try:
-        result = _merge([trace.result for trace in traces], steps)
-    except _Differ:
-        raise DescriptionError(
-            problems + ["what forward returns depends on a size that is known only at run time"]) from None
-    return list(steps.values()), result, problems
+    return steps
+
+
+def _parting(traces, steps):
+    longest = max(traces, key=lambda trace: len(trace.nodes)).nodes
+    at = longest[min(len(steps), len(longest) - 1)]
+    return (f"{at.meta['where']}: which operations run from here on ({at.meta['operation']}) {BY_SIZE}")
+
+
+def _is_fixed(value):
+    if isinstance(value, Constant):
+        first, *others = value.tensors
+        return all(first.shape == other.shape and bool(((first == other) | (first != first) & (other != other)).all())
+                   for other in others)
+    return not isinstance(value, Varying)
 
 
 class _Differ(Exception):

@@ -41,12 +41,13 @@ class Trace(typing.NamedTuple):
     result: typing.Any  # What forward returned, with nodes for tensors.
     comparisons: typing.List[Comparison]
     end: typing.Optional[str]  # Why tracing could not go on; then `nodes` is what came before.
+    mistaken: bool  # Whether that is because forward failed.
 
 
 def trace(module, inputs):
     """Runs `module`, which must be in eval mode, on tensors by name. Raises DoesNotRun."""
     tracer = _Tracer(inputs)
-    end = None
+    end, mistaken = None, False
     Size.comparisons = []
     with torch.no_grad():
         try:
@@ -56,13 +57,13 @@ def trace(module, inputs):
         except DoesNotRun:
             raise
         except MISTAKES as error:
-            end = f"{_origin(error)}: {_shortened(error)}"
+            end, mistaken = f"{_origin(error)}: {_shortened(error)}", True
         except Exception as error:  # Forward is anybody's code.
             raise DoesNotRun(f"{_origin(error)}: {_shortened(error)}") from error
         finally:
             tracer.writes.close()
     nodes = [node for node in tracer.graph.nodes if node in tracer.examples]
-    return Trace(nodes, tracer.examples, tracer.result, Size.comparisons, end)
+    return Trace(nodes, tracer.examples, tracer.result, Size.comparisons, end, mistaken)
 
 
 sizes.outermost = trace.__code__
