@@ -727,6 +727,7 @@ class Buffering(nn.Module):
         super().__init__()
         self.function = function
         self.register_buffer("kept", torch.zeros(6))
+        self.unregistered = torch.zeros(6)
 
     def forward(self, x):
         return self.function(self, x)
@@ -929,10 +930,11 @@ class RefusedTest(unittest.TestCase):
         self.assertIs(type(kept), torch.Tensor)
         self.assertEqual((kept + 1).sum(), 6)
 
-    def test_writes_into_buffers(self):
+    def test_writes_into_what_is_kept(self):
         for function, operation in {
                 (lambda self, x: [self.kept.add_(x.mean(0)), x + self.kept][1]): ".add_() writes into kept: ",
                 (lambda self, x: [self.kept[:3].add_(1), x + self.kept][1]): ".add_() writes into kept: ",
+                (lambda self, x: [x + self.unregistered, self.unregistered.add_(x[0])][0]): "into unregistered: ",
                 (lambda self, x: torch.add(self.kept, x[0], out=self.kept)): "torch.add writes into kept: ",
                 (lambda self, x: setattr(self.kept, "data", x[0])): "assigns to the data of a tensor"}.items():
             self.assertIn(operation, self.problems(Buffering(function), [ROWS])[0])

@@ -162,10 +162,13 @@ class _Tracer(torch.fx.Tracer):
             node.args, node.kwargs = torch.fx.node.map_aggregate((node.args, node.kwargs), swap)
         for _, tensor in written:
             self.writes.add(tensor, f"{node.meta['operation']} at {node.meta['where']}")
-        for state in self._state:
-            if self.examples[state]._version != self._versions[state]:
-                raise Untraceable(f"{node.meta['where']}: {node.meta['operation']} writes into {state.target}: what "
-                                  "forward keeps from one request to the next cannot be said")
+        kept = [state.target for state in self._state if self.examples[state]._version != self._versions[state]]
+        kept += [f"{path}.{name}" if path else name for path, part in self.root.named_modules()
+                 for name, value in vars(part).items() if any(value is tensor for _, tensor in written)] \
+            if written else []
+        if kept:
+            raise Untraceable(f"{node.meta['where']}: {node.meta['operation']} writes into {kept[0]}: what forward "
+                              "keeps from one request to the next cannot be said")
 
     def _operation(self, node):
         if node.op == "call_method":
