@@ -84,7 +84,8 @@ class GoldenRequestsTest(unittest.TestCase):
             put_golden(daemon, {"input": torch.from_numpy(X),
                                 "output": torch.from_numpy(integer_answer(OTHER, X))})
             daemon.save(OTHER, "step-2.pt")
-            daemon.wait_serving(2)
+            daemon.wait_for_log("the changed config is in use")
+            self.assertEqual(daemon.infer(X)[1].model_version, "2")
             daemon.save(GOOD, "step-3.pt")
             self.assertIn("expected is", refusal(daemon, "step-3.pt"))
 
