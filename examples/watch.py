@@ -20,6 +20,9 @@ from inference import grpc_service_pb2_grpc
 DATATYPES = {np.dtype(np.float32): "FP32", np.dtype(np.int64): "INT64"}
 # How long an answer may take, in seconds.
 PATIENCE = 30
+# gRPC waits longer and longer, up to two minutes, before it looks for a server again, and the daemon
+# may start long after the client, or again.
+CHANNEL = [("grpc.max_reconnect_backoff_ms", 1000)]
 
 
 def infer(stub, model, name, rows):
@@ -45,7 +48,7 @@ def watch(model, name, rows, what, score):
 
     begin = time.monotonic()
     # Ctrl-C is how one stops watching.
-    with grpc.insecure_channel(arguments.server) as channel, contextlib.suppress(KeyboardInterrupt):
+    with grpc.insecure_channel(arguments.server, CHANNEL) as channel, contextlib.suppress(KeyboardInterrupt):
         stub = grpc_service_pb2_grpc.GRPCInferenceServiceStub(channel)
         while True:
             try:
