@@ -60,11 +60,6 @@ GoldenRequest ReadRequest(const v1::GoldenRequest& request, const Place& place,
   if (request.has_max_change()) {
     out.max_change = request.max_change();
     CheckDistance("max_change", *out.max_change, place, errors);
-    if (config.arenas == 1) {
-      errors.Add(place.Line("max_change"),
-                 "request: max_change needs the version that serves beside the new one; with "
-                 "arenas: 1 there is none: set arenas: 2, or leave max_change out");
-    }
   }
   const std::vector<std::string> outputs = NamesOf(config.outputs);
   for (int i = 0; i < request.output_size(); ++i) {
@@ -91,6 +86,11 @@ void ReadGoldenRequests(const v1::Acceptance& accept, const Place& place, ModelC
     errors.Add(place.Line("request"),
                absl::StrCat("accept: has ", count, " requests, the most is ", kMaxGoldenRequests));
     return;
+  }
+  if (count > 0 && config.arenas == 1) {
+    errors.Add(place.Line("request"),
+               "accept: a request is asked while the version before serves on, which with arenas: 1 "
+               "has made way already: set arenas: 2, or leave the requests out");
   }
   for (int i = 0; i < accept.request_size(); ++i) {
     const v1::GoldenRequest& request = accept.request(i);

@@ -6,6 +6,7 @@
 #include <torch/csrc/jit/passes/inliner.h>
 
 #include <algorithm>
+#include <map>
 #include <memory>
 #include <optional>
 #include <utility>
@@ -103,17 +104,17 @@ void ForEachNode(const torch::jit::Module& module, Visit visit) {
   }
 }
 
-// The numbers of a node's argument "weight", where that is a constant.
-std::int64_t ConstantWeights(torch::jit::Node* node) {
+// Adds what a node's argument "weight" is, where that is a constant: where it lies, and how many
+// numbers it has.
+void FindConstantWeights(torch::jit::Node* node, std::map<const void*, std::int64_t>& found) {
   const c10::FunctionSchema* const schema = node->maybeSchema();
-  if (schema == nullptr) return 0;
-  std::int64_t count = 0;
+  if (schema == nullptr) return;
   for (std::size_t i = 0; i < schema->arguments().size() && i < node->inputs().size(); ++i) {
     if (schema->arguments()[i].name() != "weight") continue;
     const auto value = torch::jit::toIValue(node->input(i));
-    if (value && value->isTensor()) count += value->toTensor().numel();
+    if (!value || !value->isTensor()) continue;
+    found.emplace(value->toTensor().data_ptr(), value->toTensor().numel());
   }
-  return count;
 }
 
 bool IsTrue(torch::jit::Node* node, const char* input) {
@@ -176,8 +177,10 @@ absl::Status CheckNotFrozen(const torch::jit::Module& module,
                             const std::vector<ParameterSlot>& slots) {
   std::int64_t replaceable = 0;
   for (const ParameterSlot& slot : slots) replaceable += slot.tensor.numel();
+  std::map<const void*, std::int64_t> constants;
+  ForEachNode(module, [&](torch::jit::Node* node) { FindConstantWeights(node, constants); });
   std::int64_t constant = 0;
-  ForEachNode(module, [&](torch::jit::Node* node) { constant += ConstantWeights(node); });
+  for (const auto& [data, count] : constants) constant += count;
   // A fixed kernel beside learned weights is the net's own business.
   if (!slots.empty() && constant <= replaceable) return absl::OkStatus();
   const std::string has =

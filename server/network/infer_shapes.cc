@@ -370,11 +370,18 @@ Values Infer(ExpandAs& layer, Inference& inference) {
     const auto from = inference.Dimension("dim", dim, 1);
     if (!at || !from) return {};
     std::int64_t& size = out.shape[*at];
-    if (size == like.shape[*from]) continue;
-    if (size > 1 && like.shape[*from] >= 0) {
-      return inference.RefuseShapes(absl::StrCat("differ in dimension ", dim));
+    if (size != 1) {
+      const bool known = size >= 0 && like.shape[*from] >= 0;
+      if (known && size != like.shape[*from]) {
+        return inference.RefuseShapes(absl::StrCat("differ in dimension ", dim));
+      }
+      // A free size may turn out to be 1 and be stretched: then rows would be counted in it.
+      const bool both = out.rows.along(*at) && like.rows.along(*from);
+      const bool either = out.rows.along(*at) || like.rows.along(*from) ||
+                          like.rows.state == Rows::State::kMixed;
+      if (!known && either && !both) out.rows = Rows::Mixed();
+      continue;
     }
-    if (size != 1) continue;
     size = like.shape[*from];
     // The same for each row, where they were not told apart before. Else, or where nobody knows how
     // the size depends on the batch's, what follows could count rows in this dimension.

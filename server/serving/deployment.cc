@@ -218,12 +218,15 @@ void Deployment::RunLoad(const std::shared_ptr<LoadUnderWay>& load) {
                   },
                   {},
                   {}};
+  tools.hooks.between_chunks = [this, load]() -> absl::Status {
+    GiveWayToRequests();
+    return InVain(*load) ? absl::CancelledError("no longer wanted") : absl::OkStatus();
+  };
   if (!golden_requests_.empty()) {
-    tools.accept = [this](const ServedVersion& version) {
+    tools.accept = [this, between = tools.hooks.between_chunks](const ServedVersion& version) {
       const Slot::Handle serving = path_->slot().Find(std::nullopt);
       return golden_requests_.Check(*version.model,
-                                    serving == nullptr ? nullptr : serving->model.get(),
-                                    [this] { GiveWayToRequests(); });
+                                    serving == nullptr ? nullptr : serving->model.get(), between);
     };
   }
   if (config_.arenas == 1 && Current() != nullptr) {
@@ -232,10 +235,6 @@ void Deployment::RunLoad(const std::shared_ptr<LoadUnderWay>& load) {
     };
   }
   tools.hooks.parallel_for = surroundings_.parallel_for;
-  tools.hooks.between_chunks = [this, load]() -> absl::Status {
-    GiveWayToRequests();
-    return InVain(*load) ? absl::CancelledError("no longer wanted") : absl::OkStatus();
-  };
   LoadResult result = LoadCheckpoint(load->order, tools);
   MutexLock lock(load->mutex);
   load->result = std::move(result);

@@ -18,7 +18,7 @@
 
 namespace relight::serving {
 
-// Of one file's tensors, all of which stay in memory.
+// Of a model's golden tensors, all of which stay in memory.
 inline constexpr std::uint64_t kMaxGoldenBytes = std::uint64_t{256} << 20;
 
 // Immutable, so thread-safe.
@@ -26,18 +26,19 @@ class GoldenRequests {
  public:
   // Reads the files of `requests`. What is wrong with one, which it names: what opening a
   // checkpoint says, INVALID_ARGUMENT where its tensors are no request to a model with this
-  // signature, or no answers by it, RESOURCE_EXHAUSTED above kMaxGoldenBytes.
+  // signature, or no answers by it, or where all together have more than kMaxGoldenBytes.
   static absl::StatusOr<GoldenRequests> Read(absl::Span<const config::GoldenRequest> requests,
                                              const Signature& signature);
 
   bool empty() const { return requests_.empty(); }
 
-  // Asks `model` on the calling thread, with a call of `between` before each request; and
-  // `serving`, if it is not null, what its answer may be no further from than `max_change`.
+  // Asks `model` on the calling thread, and `serving`, if it is not null, what its answer may be no
+  // further from than `max_change`. A status other than OK from `between`, which is called before
+  // each forward, ends it with that.
   // FAILED_PRECONDITION where answers are not as they should be: each output with its numbers, up
   // to eight; else what `model` failed with. What `serving` fails at is compared with nothing.
   absl::Status Check(const model::BoundModel& model, const model::BoundModel* serving,
-                     absl::FunctionRef<void()> between) const;
+                     absl::FunctionRef<absl::Status()> between) const;
 
  private:
   struct Request {
@@ -47,12 +48,13 @@ class GoldenRequests {
     std::vector<std::optional<model::HostTensor>> expected;  // Likewise.
   };
 
+  // Takes what it keeps off `bytes_left`.
   static absl::StatusOr<Request> ReadRequest(const config::GoldenRequest& rules,
-                                             const Signature& signature);
-  // What is wrong with the answer, a line for each thing.
+                                             const Signature& signature, std::uint64_t& bytes_left);
+  // What is wrong with the answer, a line for each thing. `served`: the serving version's, or none.
   std::vector<std::string> Problems(const Request& request,
                                     absl::Span<const model::HostTensor> answer,
-                                    const model::BoundModel* serving) const;
+                                    absl::Span<const model::HostTensor> served) const;
 
   Signature signature_;
   std::vector<Request> requests_;

@@ -97,8 +97,8 @@ absl::StatusOr<std::unique_ptr<Deployment>> ModelManager::MakeDeployment() {
   // Each file is identified before it is read: what is saved meanwhile is a change.
   config_identity_ = {Identify(absl::StrCat(folder_, "/model.textproto"))};
   seen_identity_ = config_identity_;
-  RELIGHT_ASSIGN_OR_RETURN(config::ModelConfig config, config::LoadModelConfig(folder_));
   named_files_.clear();
+  RELIGHT_ASSIGN_OR_RETURN(config::ModelConfig config, config::LoadModelConfig(folder_));
   const auto* torchscript = std::get_if<config::TorchScriptGraph>(&config.graph);
   if (torchscript != nullptr) named_files_.push_back(torchscript->path);
   for (const config::GoldenRequest& request : config.golden_requests) {

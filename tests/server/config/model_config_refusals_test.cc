@@ -47,7 +47,7 @@ TEST(ModelConfigRefusalsTest, FieldsBesideAGoodNetwork) {
        "model.textproto:2: request: tolerance is -1, it must be a number from 0 on"},
       {"accept { request { file: \"a.pt\" max_change: nan } }", "request: max_change is nan"},
       {"arenas: 1 accept { request { file: \"a.pt\" max_change: 0.5 } }",
-       "max_change needs the version that serves beside the new one"},
+       "which with arenas: 1 has made way already: set arenas: 2"},
       {"accept { request { file: \"a.pt\" output { name: \"outptu\" } } }",
        "request: output \"outptu\" is none of the model's; did you mean \"output\"?"},
       {"accept { request { file: \"a.pt\" output { name: \"output\" min: 2 max: 1 } } }",

@@ -75,6 +75,32 @@ TEST(ModelConfigTest, DefaultsAreFilledIn) {
   EXPECT_EQ(config.training_state, TrainingState::kSpool);
 }
 
+TEST(ModelConfigTest, GoldenRequestsArrive) {
+  const ModelConfig config = MustParse(R"(
+    output { name: "gate" }
+    network { layer { name: "gate" linear { in_features: 3 out_features: 2 } } }
+    accept {
+      request {
+        file: "golden/cats.pt"
+        tolerance: 0.25
+        output { name: "gate" min: -1 max: 2.5 allow_non_finite: true }
+      }
+      request { file: "/srv/dogs.safetensors" }
+    })",
+                                       "/srv/m/net/");
+  ASSERT_EQ(config.golden_requests.size(), 2u);
+  EXPECT_EQ(config.golden_requests[0].file, "/srv/m/net/golden/cats.pt");
+  EXPECT_EQ(config.golden_requests[0].tolerance, 0.25);
+  ASSERT_EQ(config.golden_requests[0].ranges.size(), 1u);
+  EXPECT_EQ(config.golden_requests[0].ranges[0].name, "gate");
+  EXPECT_EQ(config.golden_requests[0].ranges[0].min, -1);
+  EXPECT_EQ(config.golden_requests[0].ranges[0].max, 2.5);
+  EXPECT_TRUE(config.golden_requests[0].ranges[0].allow_non_finite);
+  EXPECT_EQ(config.golden_requests[1].file, "/srv/dogs.safetensors");
+  EXPECT_EQ(config.golden_requests[1].tolerance, 1e-3);
+  EXPECT_FALSE(config.golden_requests[1].max_change.has_value());
+}
+
 TEST(ModelConfigTest, EveryFieldArrives) {
   const ModelConfig config =
       MustParse(Content(RELIGHT_TEST_DATA "/configs/everything.textproto"), "/srv/m/net/");
@@ -97,17 +123,6 @@ TEST(ModelConfigTest, EveryFieldArrives) {
   EXPECT_EQ(config.version.from, VersionSource::kName);
   EXPECT_EQ(config.version.pattern, "step-(\\d+)");
   EXPECT_TRUE(config.allow_non_finite);
-  ASSERT_EQ(config.golden_requests.size(), 2u);
-  EXPECT_EQ(config.golden_requests[0].file, "/srv/m/net/golden/cats.pt");
-  EXPECT_EQ(config.golden_requests[0].tolerance, 0.25);
-  ASSERT_EQ(config.golden_requests[0].ranges.size(), 1u);
-  EXPECT_EQ(config.golden_requests[0].ranges[0].name, "gate");
-  EXPECT_EQ(config.golden_requests[0].ranges[0].min, -1);
-  EXPECT_EQ(config.golden_requests[0].ranges[0].max, 2.5);
-  EXPECT_TRUE(config.golden_requests[0].ranges[0].allow_non_finite);
-  EXPECT_EQ(config.golden_requests[1].file, "/srv/dogs.safetensors");
-  EXPECT_EQ(config.golden_requests[1].tolerance, 1e-3);
-  EXPECT_FALSE(config.golden_requests[1].max_change.has_value());
   EXPECT_THAT(config.warm_up.batch_sizes, ElementsAre(1, 2));
   EXPECT_EQ(config.warm_up.free_dim, 7);
   EXPECT_EQ(config.arenas, 1);

@@ -62,7 +62,10 @@ class GoldenRequestsTest : public ::testing::Test {
     if (!golden.ok()) return golden.status();
     const FakeBoundModel model = Model(weight);
     const FakeBoundModel serving = Model(serving_weight.value_or(0));
-    return golden->Check(model, serving_weight ? &serving : nullptr, [this] { ++pauses_; });
+    return golden->Check(model, serving_weight ? &serving : nullptr, [this] {
+      ++pauses_;
+      return between_;
+    });
   }
   std::string Message(const absl::Status& status) const {
     EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition) << status;
@@ -74,6 +77,7 @@ class GoldenRequestsTest : public ::testing::Test {
   Signature signature_ = FakeSignature(4);
   config::GoldenRequest rules_;
   int pauses_ = 0;
+  absl::Status between_;
   const std::string input_ = signature_.inputs[0].name;
   const std::string output_ = signature_.outputs[0].name;
   const Saved x_{input_, {2, 2}, {1, 2, 3, -4}};
@@ -134,7 +138,7 @@ TEST_F(GoldenRequestsTest, WhatTheServingVersionFailsAtIsComparedWithNothing) {
   failing->on_forward = [](auto) { return absl::InternalError("broken"); };
   const FakeBoundModel model = Model(3);
   const FakeBoundModel serving(failing, 2, signature_.outputs.size());
-  EXPECT_EQ(golden->Check(model, &serving, [] {}), absl::OkStatus());
+  EXPECT_EQ(golden->Check(model, &serving, [] { return absl::OkStatus(); }), absl::OkStatus());
 }
 
 TEST_F(GoldenRequestsTest, WhatTheModelFailsWithIsToldWithTheRequestsName) {
@@ -164,6 +168,23 @@ TEST_F(GoldenRequestsTest, FilesThatAreNoRequestAreRefusedWhenTheyAreRead) {
               HasSubstr("has 5 rows, the model takes 1 to 4"));
 }
 
+TEST_F(GoldenRequestsTest, ItEndsBeforeTheNextForwardOnceNobodyWantsIt) {
+  between_ = absl::CancelledError("no longer wanted");
+  EXPECT_EQ(Check({x_}, 3).code(), absl::StatusCode::kCancelled);
+}
+
+TEST_F(GoldenRequestsTest, AllOfAModelsTensorsHaveOneLimit) {
+  signature_.batching.max_batch_size = 0;
+  signature_.inputs[0].shape = signature_.outputs[0].shape = {-1};
+  const std::size_t count = kMaxGoldenBytes / sizeof(float) / 2 + 1;
+  rules_.file = folder_.Path("golden.safetensors");
+  Save(rules_.file, {{input_, {static_cast<std::int64_t>(count)}, std::vector<float>(count, 1)}});
+  EXPECT_TRUE(GoldenRequests::Read({rules_}, signature_).ok());
+  const absl::Status two = GoldenRequests::Read({rules_, rules_}, signature_).status();
+  EXPECT_EQ(two.code(), absl::StatusCode::kInvalidArgument) << two;
+  EXPECT_THAT(std::string(two.message()), HasSubstr("have more than 268435456 bytes"));
+}
+
 TEST_F(GoldenRequestsTest, AMissingFileIsNamed) {
   rules_.file = folder_.Path("none.pt");
   const absl::Status status = GoldenRequests::Read({rules_}, signature_).status();
@@ -175,7 +196,7 @@ TEST_F(GoldenRequestsTest, NoRequestsAskNothing) {
   const auto golden = GoldenRequests::Read({}, signature_);
   ASSERT_TRUE(golden.ok());
   EXPECT_TRUE(golden->empty());
-  EXPECT_EQ(golden->Check(Model(3), nullptr, [] {}), absl::OkStatus());
+  EXPECT_EQ(golden->Check(Model(3), nullptr, [] { return absl::OkStatus(); }), absl::OkStatus());
 }
 
 }  // namespace
