@@ -163,7 +163,9 @@ Values Infer(Unflatten& layer, Inference& inference) {
     return inference.Refuse("its output has too many dimensions");
   }
   if (out.rows.along(*dim)) {
-    if (sizes.size() != 1) out.rows = Rows::Mixed();
+    // Of a given size, nor may it be that of whatever batch.
+    // A given size is that of some batches only.
+    if (sizes.size() != 1 || layer.sizes[0] >= 0) out.rows = Rows::Mixed();
   } else if (out.rows.dim > *dim) {
     out.rows.dim += sizes.size() - 1;
   }
@@ -376,19 +378,14 @@ Values Infer(ExpandAs& layer, Inference& inference) {
         return inference.RefuseShapes(absl::StrCat("differ in dimension ", dim));
       }
       // A free size may turn out to be 1 and be stretched: then rows would be counted in it.
-      const bool both = out.rows.along(*at) && like.rows.along(*from);
-      const bool either = out.rows.along(*at) || like.rows.along(*from) ||
-                          like.rows.state == Rows::State::kMixed;
-      if (!known && either && !both) out.rows = Rows::Mixed();
+      if (!known && out.rows.along(*at) != like.rows.along(*from)) out.rows = Rows::Mixed();
       continue;
     }
     size = like.shape[*from];
-    // The same for each row, where they were not told apart before. Else, or where nobody knows how
-    // the size depends on the batch's, what follows could count rows in this dimension.
+    // The same for each row, where they were not told apart before. Else what follows could count
+    // rows in this dimension.
     if (like.rows.along(*from)) {
       out.rows = out.rows.state == Rows::State::kNone ? Rows::Along(*at) : Rows::Mixed();
-    } else if (like.rows.state == Rows::State::kMixed && size < 0) {
-      out.rows = Rows::Mixed();
     }
   }
   return {out};

@@ -21,7 +21,8 @@ struct Rows {
   enum class State {
     kNone,   // It does not depend on the network's inputs, but perhaps on their sizes.
     kAlong,  // Along `dim`, where each row depends on the same row of the inputs alone.
-    kMixed,  // Rows have met, or cannot be told apart any more.
+    // Rows have met, or cannot be told apart any more: the net batches nothing, whatever follows.
+    kMixed,
   };
   State state = State::kMixed;
   std::size_t dim = 0;
