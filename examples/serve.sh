@@ -20,7 +20,9 @@ mkdir -p "$work/models/$name/checkpoints" "$work/snapshots" "$work/state"
 cp "$examples/$name/models/$name/model.textproto" "$work/models/$name/"
 
 cat <<EOF
-Serving $name from $work. In two other terminals:
+Serving $name from $work,
+whose checkpoints folder begins empty: there are no answers until the trainer has saved. In two other
+terminals:
 
   python3 $examples/$name/train.py $work/models/$name/checkpoints
   PYTHONPATH=$build/proto/python python3 $examples/$name/client.py

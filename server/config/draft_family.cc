@@ -6,6 +6,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
+#include "base/checked_math.h"
 #include "server/config/acceptance.h"
 #include "server/network/blocks.h"
 
@@ -127,7 +128,7 @@ void AddVisionTransformers(const Shapes& shapes, Candidates& out) {
       .mlp_dim = shapes.Size("encoder.layers.encoder_layer_0.mlp.0.weight", 0),
       .num_classes = shapes.Size("heads.head.weight", 0),
       .in_channels = shapes.Size("conv_proj.weight", 1)};
-  family.image_size = family.patch_size * along;
+  family.image_size = CheckedMul(family.patch_size, along).value_or(0);
   family.num_heads = UsualHeads(family.hidden_dim);
   if (shapes.Has("heads.pre_logits.weight")) {
     family.representation_size = shapes.Size("heads.pre_logits.weight", 0);
@@ -182,7 +183,7 @@ void AddGpt2s(const Shapes& shapes, Candidates& out) {
                        .tie_word_embeddings = shapes.Tied(words, "lm_head.weight")};
   family.n_head = UsualHeads(family.n_embd);
   const std::int64_t inner = shapes.Size(prefix + "h.0.mlp.c_fc.weight", 1);
-  if (inner != 4 * family.n_embd) family.n_inner = inner;
+  if (inner % 4 != 0 || inner / 4 != family.n_embd) family.n_inner = inner;
   out.push_back({family,
                  {HeadsCheck("n_head", "n_embd", family.n_head,
                              ", activation_function and layer_norm_epsilon are")}});

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "base/checked_math.h"
 #include "base/escape.h"
 #include "server/config/draft_parts.h"
 #include "server/network/arguments.h"
@@ -189,7 +190,8 @@ void ReadPaddingText(const Module& module, network::Conv& conv, DraftPart& part)
   conv.padding.assign(conv.kernel_size.size(), 0);
   for (std::size_t i = 0; i < conv.kernel_size.size(); ++i) {
     const std::int64_t dilation = i < conv.dilation.size() ? conv.dilation[i] : 1;
-    const std::int64_t total = dilation * (conv.kernel_size[i] - 1);
+    const std::int64_t reach = std::max<std::int64_t>(conv.kernel_size[i], 1) - 1;
+    const std::int64_t total = CheckedMul(dilation, reach).value_or(0);
     conv.padding[i] = total / 2;
     if (total % 2 != 0) {
       part.checks.push_back(

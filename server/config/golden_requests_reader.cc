@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "base/escape.h"
 #include "server/network/nearest_name.h"
 
@@ -27,6 +28,10 @@ std::vector<std::string> NamesOf(const std::vector<TensorSpec>& specs) {
   return names;
 }
 
+void AppendQuoted(std::string* text, const std::string& name) {
+  absl::StrAppend(text, "\"", Escape(name), "\"");
+}
+
 OutputRange ReadRange(const v1::OutputRange& range, const Place& place,
                       const std::vector<std::string>& outputs, ConfigErrors& errors) {
   OutputRange out{.name = range.name(), .allow_non_finite = range.allow_non_finite()};
@@ -35,13 +40,18 @@ OutputRange ReadRange(const v1::OutputRange& range, const Place& place,
   // Of a network that did not build nothing is known.
   if (!outputs.empty() && std::find(outputs.begin(), outputs.end(), out.name) == outputs.end()) {
     errors.Add(place.Line("name"),
-               absl::StrCat("request: output \"", Escape(out.name), "\" is none of the model's",
+               absl::StrCat("request: output \"", Escape(out.name), "\" is none of the model's, ",
+                            absl::StrJoin(outputs, ", ", AppendQuoted),
                             network::DidYouMean(out.name, outputs)));
   }
-  const bool number = !std::isnan(range.min()) && !std::isnan(range.max());
-  if (!number || (out.min && out.max && *out.min > *out.max)) {
-    errors.Add(place.Line("min"), absl::StrCat("request: no value is from min ", range.min(),
-                                               " to max ", range.max()));
+  for (const auto& [field, limit] : {std::pair{"min", out.min}, std::pair{"max", out.max}}) {
+    if (limit && std::isnan(*limit)) {
+      errors.Add(place.Line(field), absl::StrCat("request: ", field, " is nan, give a number"));
+    }
+  }
+  if (out.min && out.max && *out.min > *out.max) {
+    errors.Add(place.Line("min"),
+               absl::StrCat("request: no value is from min ", *out.min, " to max ", *out.max));
   }
   return out;
 }
@@ -88,9 +98,10 @@ void ReadGoldenRequests(const v1::Acceptance& accept, const Place& place, ModelC
     return;
   }
   if (count > 0 && config.arenas == 1) {
-    errors.Add(place.Line("request"),
-               "accept: a request is asked while the version before serves on, which with arenas: 1 "
-               "has made way already: set arenas: 2, or leave the requests out");
+    errors.Add(
+        place.Line("request"),
+        "accept: a request is asked while the version before serves on, which with arenas: 1 "
+        "has made way already: set arenas: 2, or leave the requests out");
   }
   for (int i = 0; i < accept.request_size(); ++i) {
     const v1::GoldenRequest& request = accept.request(i);

@@ -25,7 +25,7 @@ std::string Subject(const std::string& pattern) {
 }  // namespace
 
 absl::Status CheckKeyPattern(const std::string& pattern) {
-  if (pattern.empty()) return absl::InvalidArgumentError("a rule has no pattern");
+  if (pattern.empty()) return absl::InvalidArgumentError("a pattern is missing or empty");
   const re2::RE2 compiled(pattern, Options());
   if (compiled.ok()) return absl::OkStatus();
   return absl::InvalidArgumentError(

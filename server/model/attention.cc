@@ -20,9 +20,19 @@ at::Tensor AdditiveMask(const at::Tensor& hidden, at::ScalarType type) {
                          hidden, kNothing);
 }
 
+// A mask of floats in the type of the scores. float16 ends at 65504: what hides a position with a
+// larger finite number must not become infinite there, nor when a score is added to it, or a row of
+// which all is hidden would be NaN.
+at::Tensor FloatMask(const at::Tensor& mask, at::ScalarType type) {
+  if (type != at::kHalf || mask.scalar_type() == at::kHalf) return mask.to(type);
+  constexpr double kLarge = 32752;
+  const at::Tensor small = at::clamp(mask, -kLarge, kLarge);
+  return at::where(at::isinf(mask), mask, small).to(type);
+}
+
 // What is added to the scores, of a mask whose booleans are true where a position is hidden.
 at::Tensor ToAdd(const at::Tensor& mask, at::ScalarType type) {
-  return mask.scalar_type() == at::kBool ? AdditiveMask(mask, type) : mask.to(type);
+  return mask.scalar_type() == at::kBool ? AdditiveMask(mask, type) : FloatMask(mask, type);
 }
 
 // True above the diagonal: [targets, sources].
@@ -151,7 +161,7 @@ Operation MakeFunction(const network::ScaledDotProductAttention& kind) {
       const at::Tensor& mask = in[3];
       scores = at::add(scores, mask.scalar_type() == at::kBool
                                    ? AdditiveMask(at::logical_not(mask), type)
-                                   : mask.to(type));
+                                   : FloatMask(mask, type));
     }
     if (kind.is_causal) {
       const at::Tensor future = Future(scores.size(-2), scores.size(-1), scores.device());

@@ -10,10 +10,14 @@
 namespace relight::model {
 namespace {
 
-// [layers * directions, N, width] of zeros.
-at::Tensor NoState(const network::Recurrent& kind, const at::Tensor& in, std::int64_t width) {
+// What a layer starts from, as [layers * directions, N, width]: zeros where it is not given. One
+// for all rows is stretched, which LibTorch's functions do not do, nor do they look at its size.
+at::Tensor StateOf(const std::vector<at::Tensor>& arguments, std::size_t at,
+                   const network::Recurrent& kind, const at::Tensor& in, std::int64_t width) {
   const std::int64_t states = kind.num_layers * (kind.bidirectional ? 2 : 1);
-  return at::zeros({states, in.size(kind.batch_first ? 0 : 1), width}, in.options());
+  const std::int64_t shape[] = {states, in.size(kind.batch_first ? 0 : 1), width};
+  if (at >= arguments.size()) return at::zeros(shape, in.options());
+  return InTypeOf(arguments[at], in).expand(shape).contiguous();
 }
 
 }  // namespace
@@ -23,11 +27,9 @@ SeveralOperation MakeRecurrent(const network::Recurrent& kind, std::vector<at::T
              std::vector<at::Tensor>& arguments) -> std::vector<at::Tensor> {
     const at::Tensor in = InTypeOf(arguments[0], weights[0]);
     const std::int64_t width = kind.proj_size > 0 ? kind.proj_size : kind.hidden_size;
-    const at::Tensor hidden = arguments.size() > 1 ? InTypeOf(arguments[1], weights[0]).contiguous()
-                                                   : NoState(kind, in, width);
+    const at::Tensor hidden = StateOf(arguments, 1, kind, in, width);
     if (kind.op == network::RecurrentOp::kLstm) {
-      const at::Tensor cell = arguments.size() > 2 ? InTypeOf(arguments[2], weights[0]).contiguous()
-                                                   : NoState(kind, in, kind.hidden_size);
+      const at::Tensor cell = StateOf(arguments, 2, kind, in, kind.hidden_size);
       auto [out, last_hidden, last_cell] =
           at::lstm(in, {hidden, cell}, weights, kind.bias, kind.num_layers, /*dropout=*/0.0,
                    /*train=*/false, kind.bidirectional, kind.batch_first);

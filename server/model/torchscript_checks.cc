@@ -191,7 +191,7 @@ absl::Status CheckNotFrozen(const torch::jit::Module& module,
   return absl::InvalidArgumentError(
       absl::StrCat("the archive has ", has,
                    ": torch.jit.freeze or optimize_for_inference folded them into it; export it "
-                   "without"));
+                   "without (weights that are meant to be fixed belong in buffers)"));
 }
 
 absl::Status CheckForwardSchema(const torch::jit::Module& module, const Signature& signature) {

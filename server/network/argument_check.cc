@@ -79,9 +79,13 @@ class ArgumentCheck {
   }
 
   void CheckReal(double value) const {
-    if (std::isfinite(value) || (argument_.may_be_infinite && !std::isnan(value))) return;
-    errors_.push_back(absl::StrCat(argument_.name, " is ", value, ", which is not a ",
-                                   argument_.may_be_infinite ? "" : "finite ", "number"));
+    if (!std::isfinite(value) && (!argument_.may_be_infinite || std::isnan(value))) {
+      errors_.push_back(absl::StrCat(argument_.name, " is ", value, ", which is not a ",
+                                     argument_.may_be_infinite ? "" : "finite ", "number"));
+    } else if (value < argument_.least_real) {
+      errors_.push_back(
+          absl::StrCat(argument_.name, " is ", value, ", the least is ", argument_.least_real));
+    }
   }
 
   const Argument& argument_;

@@ -44,6 +44,15 @@ Argument Real(const char* name, std::optional<double>& field) {
   return {.name = name, .field = &field};
 }
 
+template <typename Field>
+Argument From0(const char* name, Field& field) {
+  return {.name = name, .field = &field, .least_real = 0};
+}
+template <typename Field>
+Argument Eps(Field& field) {
+  return From0("eps", field);
+}
+
 // A number among those of a tensor: it may be infinite.
 template <typename Field>
 Argument Number(const char* name, Field& field) {
@@ -81,23 +90,23 @@ struct ArgumentLister {
     return all;
   }
   Arguments operator()(BatchNorm& k) const {
-    return {SizeOr("num_features", k.num_features), Real("eps", k.eps), Flag("affine", k.affine)};
+    return {SizeOr("num_features", k.num_features), Eps(k.eps), Flag("affine", k.affine)};
   }
   Arguments operator()(InstanceNorm& k) const {
-    return {SizeOr("num_features", k.num_features), Real("eps", k.eps), Flag("affine", k.affine),
+    return {SizeOr("num_features", k.num_features), Eps(k.eps), Flag("affine", k.affine),
             Flag("track_running_stats", k.track_running_stats)};
   }
   Arguments operator()(LayerNorm& k) const {
-    return {List("normalized_shape", k.normalized_shape, 1), Real("eps", k.eps),
+    return {List("normalized_shape", k.normalized_shape, 1), Eps(k.eps),
             Flag("elementwise_affine", k.elementwise_affine), Flag("bias", k.bias)};
   }
   Arguments operator()(RmsNorm& k) const {
-    return {List("normalized_shape", k.normalized_shape, 1), Real("eps", k.eps),
+    return {List("normalized_shape", k.normalized_shape, 1), Eps(k.eps),
             Flag("elementwise_affine", k.elementwise_affine)};
   }
   Arguments operator()(GroupNorm& k) const {
-    return {Size("num_groups", k.num_groups), SizeOr("num_channels", k.num_channels),
-            Real("eps", k.eps), Flag("affine", k.affine)};
+    return {Size("num_groups", k.num_groups), SizeOr("num_channels", k.num_channels), Eps(k.eps),
+            Flag("affine", k.affine)};
   }
   Arguments operator()(Embedding& k) const {
     return {Size("num_embeddings", k.num_embeddings), Size("embedding_dim", k.embedding_dim)};
@@ -181,7 +190,7 @@ struct ArgumentLister {
     return {Real("min_val", k.min_val), Real("max_val", k.max_val)};
   }
   Arguments operator()(Clamp& k) const { return {Number("min", k.min), Number("max", k.max)}; }
-  Arguments operator()(Shrink& k) const { return {Real("lambd", k.lambd)}; }
+  Arguments operator()(Shrink& k) const { return {From0("lambd", k.lambd)}; }
   Arguments operator()(Threshold& k) const {
     return {Number("threshold", k.threshold), Number("value", k.value)};
   }
@@ -196,7 +205,7 @@ struct ArgumentLister {
   Arguments operator()(Softmax& k) const { return {Dim("dim", k.dim)}; }
   Arguments operator()(Glu& k) const { return {Dim("dim", k.dim)}; }
   Arguments operator()(Normalize& k) const {
-    return {Real("p", k.p), Dim("dim", k.dim), Real("eps", k.eps)};
+    return {Real("p", k.p), Dim("dim", k.dim), Eps(k.eps)};
   }
   Arguments operator()(Reduce& k) const { return {Dims("dim", k.dim), Flag("keepdim", k.keepdim)}; }
   Arguments operator()(ArgReduce& k) const {

@@ -36,6 +36,7 @@ struct Argument {
   int entries = 0;
   // Of real numbers: it may be infinite.
   bool may_be_infinite = false;
+  double least_real = -std::numeric_limits<double>::infinity();
   // Of texts.
   std::vector<std::string> choices = {};
 };

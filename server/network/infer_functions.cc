@@ -177,8 +177,11 @@ Values Infer(Elementwise& layer, Inference& inference) {
     }
   }
   const bool subtracts = layer.op == ElementwiseOp::kSub || layer.op == ElementwiseOp::kRsub;
-  if (type == DType::kBool && (subtracts || layer.op == ElementwiseOp::kPow)) {
-    return inference.Refuse("needs numbers, got booleans");
+  const bool has_booleans =
+      std::any_of(inference.all().begin(), inference.all().end(),
+                  [](const Value& value) { return value.dtype == DType::kBool; });
+  if ((subtracts && has_booleans) || (layer.op == ElementwiseOp::kPow && type == DType::kBool)) {
+    return inference.Refuse("needs numbers, got booleans: make them numbers with to");
   }
   const bool negative_power = layer.op == ElementwiseOp::kPow && layer.value.value_or(0) < 0;
   if (negative_power && !IsFloatingPoint(type)) {

@@ -110,7 +110,10 @@ Values Infer(MultiheadAttention& layer, Inference& inference) {
   inference.Settle("vdim", value->shape[2], layer.vdim, value == &query ? 0 : 2);
   inference.CheckElements({3, width, std::max(width, std::max(*layer.kdim, *layer.vdim))});
 
-  const std::int64_t rows = query.shape[batch];
+  std::int64_t rows = query.shape[batch];
+  for (const Value* const part : {key, value}) {
+    if (rows == 1) rows = part->shape[batch];
+  }
   const std::int64_t targets = query.shape[length];
   const std::int64_t sources = key->shape[length];
   const Value* const padding = inference.Find(3);
@@ -133,6 +136,7 @@ Values Infer(MultiheadAttention& layer, Inference& inference) {
   const Value* const fed[] = {&query, key, value, padding};
   const std::size_t dims[] = {batch, batch, batch, 0};
   Value out = query;
+  out.shape[batch] = rows;
   out.rows = RowsOf(fed, dims, batch);
   // A mask that depends on the batch has the rows of all heads in one dimension.
   const bool mask_mixes =

@@ -35,12 +35,7 @@ class Combination {
   void operator()(const AvgPool& layer) const {
     CheckPoolPadding(layer.padding, layer.kernel_size);
   }
-  void operator()(const BatchNorm& layer) const { CheckEps(layer.eps); }
-  void operator()(const InstanceNorm& layer) const { CheckEps(layer.eps); }
-  void operator()(const LayerNorm& layer) const { CheckEps(layer.eps); }
-  void operator()(const RmsNorm& layer) const { CheckEps(layer.eps.value_or(0)); }
   void operator()(const GroupNorm& layer) const {
-    CheckEps(layer.eps);
     if (layer.num_channels && layer.num_groups > 0 && *layer.num_channels % layer.num_groups != 0) {
       errors_.push_back(absl::StrCat("num_channels is ", *layer.num_channels, ", which num_groups ",
                                      layer.num_groups, " does not divide"));
@@ -91,11 +86,6 @@ class Combination {
                                      ", it must be less than max_val ", layer.max_val));
     }
   }
-  void operator()(const Shrink& layer) const {
-    if (layer.lambd < 0) {
-      errors_.push_back(absl::StrCat("lambd is ", layer.lambd, ", the least is 0"));
-    }
-  }
   void operator()(const Clamp& layer) const {
     if (!layer.min && !layer.max) errors_.push_back("give min, max or both");
   }
@@ -134,10 +124,6 @@ class Combination {
                                      ", the most is half of kernel_size, that is ", kernel[i] / 2));
       return;
     }
-  }
-
-  void CheckEps(double eps) const {
-    if (eps < 0) errors_.push_back(absl::StrCat("eps is ", eps, ", the least is 0"));
   }
 
   void CheckOpen(const char* argument, const Sizes& sizes) const {

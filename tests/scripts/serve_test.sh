@@ -40,7 +40,7 @@ left=$work/build/release/serve/simplenet/models/simplenet/checkpoints/step-1.pt
 touch "$left"
 STAY=1 STARTED=$work/started "$source/examples/serve.sh" "$work/build/release" >/dev/null &
 daemon=$!
-read -r arguments <"$work/started"
+arguments=$(timeout 60 head -n 1 "$work/started") || die 'relightd is not started'
 case "$arguments" in *'--model-repository models'*) ;; *) die "relightd was started with $arguments" ;; esac
 [ ! -e "$left" ] || die 'a checkpoint of the time before is served again'
 touch "$left"

@@ -30,6 +30,9 @@ Argument SizeOr(const char* name, std::optional<std::int64_t>& field) {
 Argument Depth(std::int64_t& field) { return {.name = "depth", .field = &field}; }
 Argument Flag(const char* name, bool& field) { return {.name = name, .field = &field}; }
 Argument Real(const char* name, double& field) { return {.name = name, .field = &field}; }
+Argument From0(const char* name, double& field) {
+  return {.name = name, .field = &field, .least_real = 0};
+}
 Argument Choice(const char* name, std::string& field, std::vector<std::string> choices) {
   return {.name = name, .field = &field, .choices = std::move(choices)};
 }
@@ -70,7 +73,7 @@ struct ArgumentLister {
             Choice("hidden_act", f.hidden_act, ActivationNames()),
             Size("max_position_embeddings", f.max_position_embeddings, kMostTokens),
             Size("type_vocab_size", f.type_vocab_size),
-            Real("layer_norm_eps", f.layer_norm_eps),
+            From0("layer_norm_eps", f.layer_norm_eps),
             Flag("add_pooling_layer", f.add_pooling_layer),
             Size("num_labels", f.num_labels),
             Flag("tie_word_embeddings", f.tie_word_embeddings)};
@@ -84,7 +87,7 @@ struct ArgumentLister {
             Size("n_head", f.n_head),
             SizeOr("n_inner", f.n_inner),
             Choice("activation_function", f.activation_function, ActivationNames()),
-            Real("layer_norm_epsilon", f.layer_norm_epsilon),
+            From0("layer_norm_epsilon", f.layer_norm_epsilon),
             Flag("tie_word_embeddings", f.tie_word_embeddings)};
   }
 };

@@ -151,6 +151,18 @@ TEST(DraftFamilyTest, OneTensorMoreIsNoFamily) {
                                   Not(HasSubstr("resnet {"))));
 }
 
+// Products of what a file says do not wrap.
+TEST(DraftFamilyTest, AbsurdShapesAreNoFamily) {
+  constexpr std::int64_t kAbsurd = std::int64_t{1} << 62;
+  EXPECT_THAT(Draft({{.name = "wte.weight", .shape = {1, kAbsurd}},
+                     {.name = "h.0.mlp.c_fc.weight", .shape = {1, 4}}}),
+              Not(HasSubstr("gpt2 {")));
+  EXPECT_THAT(Draft({{.name = "conv_proj.weight", .shape = {1, 1, kAbsurd}},
+                     {.name = "class_token", .shape = {1, 1, 1}},
+                     {.name = "encoder.pos_embedding", .shape = {1, 1025, 1}}}),
+              Not(HasSubstr("vision_transformer {")));
+}
+
 TEST(DraftFamilyTest, ShapesThatCannotBeAreNoFamily) {
   for (const char* const key :
        {"layer1.0.conv1.weight", "features.0.weight", "features.0.0.weight", "conv_proj.weight",

@@ -49,9 +49,11 @@ TEST(ModelConfigRefusalsTest, FieldsBesideAGoodNetwork) {
       {"arenas: 1 accept { request { file: \"a.pt\" max_change: 0.5 } }",
        "which with arenas: 1 has made way already: set arenas: 2"},
       {"accept { request { file: \"a.pt\" output { name: \"outptu\" } } }",
-       "request: output \"outptu\" is none of the model's; did you mean \"output\"?"},
+       "request: output \"outptu\" is none of the model's, \"output\"; did you mean \"output\"?"},
       {"accept { request { file: \"a.pt\" output { name: \"output\" min: 2 max: 1 } } }",
        "request: no value is from min 2 to max 1"},
+      {"accept { request { file: \"a.pt\" output { name: \"output\" max: nan } } }",
+       "request: max is nan, give a number"},
       {"accept { request { file: \"a.pt\" output { name: \"output\" }\noutput { name: \"output\" } "
        "} }",
        "model.textproto:3: request: output \"output\" is there twice"},
@@ -94,7 +96,7 @@ TEST(ModelConfigRefusalsTest, FieldsBesideAGoodNetwork) {
       {"checkpoints { torn_timeout_ms: 86400001 }", "torn_timeout_ms is 86400001"},
       {"checkpoints {\n rename { pattern: \"a\" }\n rename { pattern: \"(\" } }",
        "model.textproto:4: rename: pattern \"(\" is no regular expression"},
-      {"checkpoints { rename { replacement: \"a\" } }", "rename: a rule has no pattern"},
+      {"checkpoints { rename { replacement: \"a\" } }", "rename: a pattern is missing or empty"},
       {"checkpoints { rename { pattern: \"a(b)\" replacement: \"\\\\2\" } }",
        "rename: replacement \"\\\\2\" does not go with pattern \"a(b)\""},
       {"checkpoints { limits {\n max_nodes: 0 } }",
@@ -307,7 +309,7 @@ TEST(ModelConfigRefusalsTest, IgnoredKeys) {
   EXPECT_EQ(Refusal(net + "checkpoints { ignore: \"a\"\n ignore: \"(\" }"),
             "model.textproto:3: ignore: pattern \"(\" is no regular expression: missing ): (");
   EXPECT_EQ(Refusal(net + "checkpoints { ignore: \"\" }"),
-            "model.textproto:2: ignore: a rule has no pattern");
+            "model.textproto:2: ignore: a pattern is missing or empty");
 }
 
 }  // namespace

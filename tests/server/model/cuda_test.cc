@@ -250,6 +250,23 @@ TEST_P(CudaTest, ManyThreadsAreAnsweredRightWhileVersionsAreSwapped) {
   EXPECT_GT(right, 100);
 }
 
+// What hides a position in a float mask is finite, and more than float16 can say.
+TEST_P(CudaTest, ARowOfWhichAllIsHiddenIsANumberInHalfPrecisionToo) {
+  const auto graph = MakeGraph(R"(
+      device: "cuda:0" precision: FP16
+      input { name: "x" datatype: "FP32" shape: [-1, 4, 8] }
+      input { name: "mask" datatype: "FP32" shape: [-1, 4, 4] }
+      network { layer { input: ["x", "x", "x", "mask"] scaled_dot_product_attention {} } })");
+  const auto bound = graph->Bind({});
+  ASSERT_TRUE(bound.ok()) << bound.status();
+  const HostTensor x = MakeInput(*graph, 2, 1);
+  std::vector<float> hidden(32, 0);
+  std::fill_n(hidden.begin(), 16, std::numeric_limits<float>::lowest());
+  const auto outputs = (*bound)->Forward({x, FloatTensor({2, 4, 4}, hidden)});
+  ASSERT_TRUE(outputs.ok()) << outputs.status();
+  for (const double value : ValuesOf(outputs->at(0))) EXPECT_TRUE(std::isfinite(value));
+}
+
 TEST_P(CudaTest, InputsInPageLockedMemoryAreReadWhereTheyLie) {
   const auto graph = MakeGraph(absl::StrCat("device: \"cuda:0\" ", GetParam()));
   const auto bound = BindWarm(*graph, 1);

@@ -49,6 +49,15 @@ std::vector<double> Answer(const BoundModel& model, const HostTensor& input) {
   return outputs.ok() ? ValuesOf(outputs->at(0)) : std::vector<double>();
 }
 
+// Small integers, of which every order of summation gives the same sum.
+HostTensor Integers(std::vector<std::int64_t> shape) {
+  std::int64_t count = 1;
+  for (const std::int64_t size : shape) count *= size;
+  std::vector<float> values;
+  for (std::int64_t i = 0; i < count; ++i) values.push_back(static_cast<float>(i * 7 % 5 - 2));
+  return FloatTensor(std::move(shape), values);
+}
+
 TEST(NetworkGraphTest, UsesTheWeightsWhereTheyLie) {
   const auto graph = MakeGraph(kTwoToTwoInLibTorch);
   Weights weights = DiagonalWeights(2);
@@ -94,13 +103,48 @@ TEST(NetworkGraphTest, AParameterIsNotTheBiasOfALayerWithoutOne) {
   EXPECT_THAT(Answer(*bound, FloatTensor({1, 2}, {3, 4})), ElementsAre(6, 7));
 }
 
-// Small integers, of which every order of summation gives the same sum.
-HostTensor Integers(std::vector<std::int64_t> shape) {
-  std::int64_t count = 1;
-  for (const std::int64_t size : shape) count *= size;
-  std::vector<float> values;
-  for (std::int64_t i = 0; i < count; ++i) values.push_back(static_cast<float>(i * 7 % 5 - 2));
-  return FloatTensor(std::move(shape), values);
+TEST(NetworkGraphTest, StretchesWhatIsGivenOnceOverAllRows) {
+  const auto graph = MakeGraph(R"(
+    input { name: "x" datatype: "FP32" shape: [-1, 2, 2] }
+    network {
+      layer { name: "start" parameter { shape: [1, 1, 2] } }
+      layer { name: "gru" input: "x" input: "start" gru { hidden_size: 2 batch_first: true } }
+      layer { name: "ask" parameter { shape: [1, 1, 2] } }
+      layer { name: "look" input: ["ask", "gru", "gru"]
+              multihead_attention { num_heads: 1 batch_first: true } }
+    })");
+  Weights weights;
+  for (const ParameterSpec& parameter : graph->parameters()) {
+    weights.Add(parameter.name, Integers(parameter.shape));
+  }
+  const auto bound = MustBind(*graph, weights.Request());
+  const HostTensor both = Integers({2, 2, 2});
+  const std::vector<double> answers = Answer(*bound, both);
+  ASSERT_EQ(answers.size(), 4);
+  const std::vector<double> values = ValuesOf(both);
+  for (std::size_t row = 0; row < 2; ++row) {
+    std::vector<float> own;
+    for (std::size_t i = 0; i < 4; ++i) own.push_back(static_cast<float>(values[4 * row + i]));
+    const std::vector<double> alone = Answer(*bound, FloatTensor({1, 2, 2}, own));
+    ASSERT_EQ(alone.size(), 2);
+    EXPECT_NEAR(alone[0], answers[2 * row], 1e-6);
+    EXPECT_NEAR(alone[1], answers[2 * row + 1], 1e-6);
+  }
+}
+
+TEST(NetworkGraphTest, RefusesAFirstStateOfOtherRows) {
+  const auto graph = MakeGraph(R"(
+    input { name: "x" datatype: "FP32" shape: [-1, 2, 2] }
+    input { name: "start" datatype: "FP32" shape: [1, -1, 2] }
+    network { layer { name: "gru" input: "x" input: "start"
+                      gru { hidden_size: 2 batch_first: true } } })");
+  Weights weights;
+  for (const ParameterSpec& parameter : graph->parameters()) {
+    weights.Add(parameter.name, Integers(parameter.shape));
+  }
+  const auto bound = MustBind(*graph, weights.Request());
+  EXPECT_EQ(bound->Forward({Integers({3, 2, 2}), Integers({1, 2, 2})}).status().code(),
+            absl::StatusCode::kInvalidArgument);
 }
 
 TEST(NetworkGraphTest, AnswersOneRowOfLargeLayersAsAmongOthers) {

@@ -271,6 +271,7 @@ TEST(FamiliesTest, ImpossibleHyperparametersAreRefused) {
       {Bert{.hidden_act = "swish"},
        "bert: hidden_act is \"swish\", it can be \"gelu\", \"gelu_new\", \"gelu_pytorch_tanh\", "
        "\"relu\", \"silu\" or \"tanh\""},
+      {Bert{.layer_norm_eps = -1}, "bert: layer_norm_eps is -1, the least is 0"},
       {Bert{.num_hidden_layers = 513}, "bert: num_hidden_layers is 513, the most is 512"},
       {Gpt2{.n_embd = std::int64_t{1} << 40}, "gpt2: n_embd is 1099511627776, the most is 1048576"},
       {Gpt2{.n_head = 7}, "gpt2: n_embd is 768, which n_head 7 does not divide"},
