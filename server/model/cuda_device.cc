@@ -183,16 +183,9 @@ class CudaDevice final : public Device {
         });
   }
 
-  // In pieces: a request's copy that comes in between waits for one of them, some 80 us.
   absl::Status CopyToDevice(void* to, const void* from, std::size_t size_bytes,
                             Stream stream) override {
-    constexpr std::size_t kPieceBytes = std::size_t{4} << 20;
-    for (std::size_t at = 0; at < size_bytes; at += kPieceBytes) {
-      RELIGHT_RETURN_IF_ERROR(
-          Copy(static_cast<std::byte*>(to) + at, static_cast<const std::byte*>(from) + at,
-               std::min(kPieceBytes, size_bytes - at), cudaMemcpyHostToDevice, stream));
-    }
-    return absl::OkStatus();
+    return Copy(to, from, size_bytes, cudaMemcpyHostToDevice, stream);
   }
 
   absl::Status CopyToHost(void* to, const void* from, std::size_t size_bytes,

@@ -10,6 +10,12 @@
 namespace relight::model {
 namespace {
 
+// With the stride that follows from the others in each dimension of size 1, where any will do: a
+// slice can leave another. LibTorch's adaptive pools on CUDA go from one image to the next by the
+// stride of the channels (2.11, AdaptiveAveragePooling.cu), also where there is one channel, and
+// then read other memory. Copies nothing.
+at::Tensor WithPlainStrides(const at::Tensor& in) { return in.reshape(in.sizes()); }
+
 // torch.nn.functional.local_response_norm.
 at::Tensor LocalResponseNorm(const network::LocalResponseNorm& kind, const at::Tensor& in) {
   const std::int64_t before = kind.size / 2;
@@ -78,17 +84,18 @@ Operation MakeFunction(const network::AvgPool& kind) {
 }
 Operation MakeFunction(const network::AdaptivePool& kind) {
   return [kind](auto& in) {
+    const at::Tensor image = WithPlainStrides(in[0]);
     const at::IntArrayRef size = kind.output_size;
     switch (kind.spatial_dims) {
       case 1:
-        return kind.max ? std::get<0>(at::adaptive_max_pool1d(in[0], size))
-                        : at::adaptive_avg_pool1d(in[0], size);
+        return kind.max ? std::get<0>(at::adaptive_max_pool1d(image, size))
+                        : at::adaptive_avg_pool1d(image, size);
       case 2:
-        return kind.max ? std::get<0>(at::adaptive_max_pool2d(in[0], size))
-                        : at::adaptive_avg_pool2d(in[0], size);
+        return kind.max ? std::get<0>(at::adaptive_max_pool2d(image, size))
+                        : at::adaptive_avg_pool2d(image, size);
       default:
-        return kind.max ? std::get<0>(at::adaptive_max_pool3d(in[0], size))
-                        : at::adaptive_avg_pool3d(in[0], size);
+        return kind.max ? std::get<0>(at::adaptive_max_pool3d(image, size))
+                        : at::adaptive_avg_pool3d(image, size);
     }
   };
 }

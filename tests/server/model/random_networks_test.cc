@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <cstdlib>
 #include <optional>
 #include <random>
 #include <set>
@@ -18,6 +19,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "server/config/layer_text.h"
+#include "server/model/torch_backend.h"
 #include "server/network/layer_rules.h"
 #include "tests/server/model/model_testing.h"
 
@@ -28,7 +30,6 @@ using network::Rows;
 using network::Sizes;
 using network::Value;
 
-constexpr int kNets = 2000;
 constexpr std::size_t kMostLayers = 8;
 constexpr int kMostKinds = 24;
 constexpr int kTriesOfAKind = 16;
@@ -107,13 +108,14 @@ std::optional<double> ValueOrInput(Random& random) {
                          : std::nullopt;
 }
 
-constexpr std::int64_t kKinds = 48;
+constexpr std::int64_t kKinds = 54;
 
 // A layer of the kind `which`, that may or may not fit an input of `shape`.
 network::LayerKind RandomKind(std::int64_t which, Random& random, const Sizes& shape) {
   const std::size_t rank = shape.size();
   const auto dim = [&] { return random.Dim(rank); };
   const auto small = [&] { return random.Between(1, 3); };
+  const auto image_dims = [&] { return static_cast<int>(random.Between(1, 2)); };
   switch (which) {
     case 0:
       return network::Linear{.out_features = small()};
@@ -196,9 +198,10 @@ network::LayerKind RandomKind(std::int64_t which, Random& random, const Sizes& s
     case 35:
       return network::LayerNorm{.normalized_shape = LastOf(shape)};
     case 36:
-      return network::BatchNorm{.spatial_dims = 1};
+      return network::BatchNorm{.spatial_dims = image_dims()};
     case 37:
-      return network::Conv{.spatial_dims = 1,
+      return network::Conv{.spatial_dims = image_dims(),
+                           .transposed = random.OneIn(3),
                            .out_channels = small(),
                            .kernel_size = {random.Between(1, 2)},
                            .padding = {random.Between(0, 1)}};
@@ -215,7 +218,8 @@ network::LayerKind RandomKind(std::int64_t which, Random& random, const Sizes& s
     case 40:
       return network::Pad{.padding = RandomSizes(random, 2 * (random.Index(rank + 1) + 1), {0, 1})};
     case 41:
-      return network::AdaptivePool{.spatial_dims = 1, .output_size = {small()}};
+      return network::AdaptivePool{
+          .spatial_dims = image_dims(), .max = random.OneIn(2), .output_size = {small()}};
     case 42:
       return network::Embedding{.num_embeddings = 8, .embedding_dim = small()};
     case 43:
@@ -228,9 +232,26 @@ network::LayerKind RandomKind(std::int64_t which, Random& random, const Sizes& s
       return network::ChannelShuffle{random.Between(1, 2)};
     case 47:
       return network::PixelShuffle{.inverse = random.OneIn(2), .factor = random.Between(1, 2)};
+    case 48:
+      return network::MaxPool{.spatial_dims = image_dims(), .kernel_size = {random.Between(1, 2)}};
+    case 49:
+      return network::AvgPool{.spatial_dims = image_dims(), .kernel_size = {random.Between(1, 2)}};
+    case 50:
+      return network::Upsample{.scale_factor = {2}};
+    case 51:
+      return network::LocalResponseNorm{.size = random.Between(1, 2)};
+    case 52:
+      return network::InstanceNorm{.spatial_dims = image_dims()};
+    case 53:
+      return network::GroupNorm{.num_groups = random.Between(1, 2)};
     default:
       return network::Bilinear{.out_features = small()};
   }
+}
+
+template <typename... Kinds>
+bool IsOneOf(const network::LayerKind& kind) {
+  return (std::holds_alternative<Kinds>(kind) || ...);
 }
 
 // Whether the numbers stay small and whole.
@@ -244,22 +265,18 @@ bool StaysExact(const network::LayerKind& kind) {
   if (const auto* elementwise = std::get_if<network::Elementwise>(&kind)) {
     return elementwise->op != network::ElementwiseOp::kMul;
   }
-  const bool weighs = network::HasParameters(kind) &&
-                      !std::holds_alternative<network::Parameter>(kind) &&
-                      !std::holds_alternative<network::Embedding>(kind);
-  return !weighs && !std::holds_alternative<network::Softmax>(kind) &&
-         !std::holds_alternative<network::Matmul>(kind) &&
-         !std::holds_alternative<network::ScaledDotProductAttention>(kind) &&
-         !std::holds_alternative<network::Glu>(kind) &&
-         !std::holds_alternative<network::Normalize>(kind);
+  if (IsOneOf<network::Parameter, network::Embedding>(kind)) return true;
+  return !network::HasParameters(kind) &&
+         !IsOneOf<network::Softmax, network::Matmul, network::ScaledDotProductAttention,
+                  network::Glu, network::Normalize, network::AvgPool, network::AdaptivePool,
+                  network::LocalResponseNorm, network::InstanceNorm>(kind);
 }
 
-// Whether a difference in the last bit of an input may make one of a whole number.
+// Whether a small difference of an input may make a large one.
 bool Jumps(const network::LayerKind& kind) {
-  return std::holds_alternative<network::Compare>(kind) ||
-         std::holds_alternative<network::ArgReduce>(kind) ||
-         std::holds_alternative<network::Cast>(kind) ||
-         std::holds_alternative<network::Embedding>(kind);
+  return IsOneOf<network::Compare, network::ArgReduce, network::Cast, network::Embedding,
+                 network::LayerNorm, network::InstanceNorm, network::GroupNorm, network::Normalize>(
+      kind);
 }
 
 class Drawing {
@@ -428,9 +445,11 @@ Inputs Together(absl::Span<const Inputs> requests) {
   return all;
 }
 
+// Answers of other requests differ by whole numbers, mostly; a card computes in TF32, which has 11
+// bits, in an order that depends on the batch.
 bool Same(double a, double b) {
   if (std::isnan(a) || std::isnan(b)) return std::isnan(a) && std::isnan(b);
-  return a == b || std::abs(a - b) <= 1e-3 * std::max({1.0, std::abs(a), std::abs(b)});
+  return a == b || std::abs(a - b) <= 1e-2 * std::max({1.0, std::abs(a), std::abs(b)});
 }
 
 // Empty where every request alone has the answer that it has among the others. `compared`: whether
@@ -447,6 +466,8 @@ std::string WhatDiffers(const BoundModel& model, absl::Span<const Inputs> reques
     const auto alone = model.Forward(requests[i]);
     // What cannot be computed together is computed again, each alone.
     if (!batch.ok()) continue;
+    // Of no elements some of LibTorch's functions make an error, others an empty tensor.
+    if (!alone.ok() && values.empty()) continue;
     if (!alone.ok()) return absl::StrCat("alone ", i, ": ", alone.status().ToString());
     compared = true;
     const HostTensor& output = alone->at(0);
@@ -469,23 +490,49 @@ std::string WhatDiffers(const BoundModel& model, absl::Span<const Inputs> reques
   return "";
 }
 
-Sizes WithSizes(Random& random, const Sizes& declared, std::int64_t free_size) {
-  Sizes shape = declared;
-  for (std::size_t i = 1; i < shape.size(); ++i) {
-    if (shape[i] < 0) shape[i] = random.OneIn(4) ? random.Between(1, 3) : free_size;
+// Two requests or three, with the same sizes but for their numbers of rows.
+std::vector<Inputs> DrawRequests(Random& random, const std::vector<TensorSpec>& inputs) {
+  const std::int64_t free_size = random.Between(1, 3);
+  std::vector<Sizes> shapes;
+  for (const TensorSpec& input : inputs) {
+    Sizes& shape = shapes.emplace_back(input.shape);
+    for (std::int64_t& size : shape) {
+      if (size < 0) size = random.OneIn(4) ? random.Between(1, 3) : free_size;
+    }
   }
-  return shape;
+  std::vector<Inputs> requests(random.Index(2) + 2);
+  for (Inputs& request : requests) {
+    const std::int64_t rows = random.Between(1, 3);
+    for (std::size_t i = 0; i < shapes.size(); ++i) {
+      shapes[i][0] = rows;
+      request.push_back(RandomTensor(random, inputs[i].dtype, shapes[i]));
+    }
+  }
+  return requests;
 }
 
-TEST(RandomNetworksTest, AnswerEachRequestOfABatchAsIfItWereAlone) {
+struct Place {
+  const char* device;
+  int nets;
+};
+
+class RandomNetworksTest : public testing::TestWithParam<Place> {};
+
+TEST_P(RandomNetworksTest, AnswerEachRequestOfABatchAsIfItWereAlone) {
+  const Place& place = GetParam();
+  if (place.device != std::string("cpu") && DescribeBackend().cuda_devices == 0) {
+    ASSERT_EQ(std::getenv("RELIGHT_NEEDS_CARD"), nullptr) << "there is no CUDA device";
+    GTEST_SKIP() << "there is no CUDA device";
+  }
   const auto seed = static_cast<std::uint64_t>(testing::UnitTest::GetInstance()->random_seed());
   int compared_nets = 0;
-  for (int n = 0; n < kNets; ++n) {
+  for (int n = 0; n < place.nets; ++n) {
     Random random(seed * 1'000'003 + static_cast<std::uint64_t>(n));
     const std::optional<DrawnNet> net = Drawing(random).Net();
     if (!net) continue;
     SCOPED_TRACE(absl::StrCat("net ", n, ":\n", net->text));
-    const auto graph = GraphFromText(net->text);
+    const auto graph = GraphFromText(absl::StrCat(
+        "device: \"", place.device, "\"\nbatching { max_batch_size: 16 }\n", net->text));
     ASSERT_TRUE(graph.ok()) << graph.status();
     Weights weights;
     for (const ParameterSpec& parameter : (*graph)->parameters()) {
@@ -495,19 +542,9 @@ TEST(RandomNetworksTest, AnswerEachRequestOfABatchAsIfItWereAlone) {
     ASSERT_TRUE(bound.ok()) << bound.status();
     bool any = false;
     for (int i = 0; i < kShapesOfANet; ++i) {
-      const std::int64_t free_size = random.Between(1, 3);
-      std::vector<Sizes> shapes;
-      for (const TensorSpec& input : net->inputs) {
-        shapes.push_back(WithSizes(random, input.shape, free_size));
-      }
-      std::vector<Inputs> requests(random.Index(2) + 2);
-      for (Inputs& request : requests) {
-        const std::int64_t rows = random.Between(1, 3);
-        for (std::size_t k = 0; k < shapes.size(); ++k) {
-          shapes[k][0] = rows;
-          request.push_back(RandomTensor(random, net->inputs[k].dtype, shapes[k]));
-        }
-      }
+      const std::vector<Inputs> requests = DrawRequests(random, net->inputs);
+      // With sizes that do not fit there is nothing to warm up.
+      if (i == 0) (void)(*bound)->WarmUp(requests[0]);
       bool compared = false;
       ASSERT_EQ(WhatDiffers(**bound, requests, compared), "");
       any = any || compared;
@@ -515,9 +552,12 @@ TEST(RandomNetworksTest, AnswerEachRequestOfABatchAsIfItWereAlone) {
     compared_nets += any ? 1 : 0;
   }
   // Else it is not the nets that it was written for.
-  EXPECT_GT(compared_nets, kNets / 2);
-  RecordProperty("compared", compared_nets);
+  EXPECT_GT(compared_nets, place.nets / 2);
 }
+
+INSTANTIATE_TEST_SUITE_P(Devices, RandomNetworksTest,
+                         testing::Values(Place{"cpu", 2000}, Place{"cuda:0", 500}),
+                         [](const auto& device) { return device.index == 0 ? "Cpu" : "Card"; });
 
 }  // namespace
 }  // namespace relight::model
