@@ -20,14 +20,14 @@ at::Tensor AdditiveMask(const at::Tensor& hidden, at::ScalarType type) {
                          hidden, kNothing);
 }
 
-// A mask of floats in the type of the scores. float16 ends at 65504: what hides a position with a
-// larger finite number must not become infinite there, nor when a score is added to it, or a row of
-// which all is hidden would be NaN.
+// A mask of floats in the type of the scores. What hides a position is often the least number of
+// another type: it must not become infinite in this one, nor when another mask and a score are
+// added to it, or a row of which all is hidden would be NaN.
 at::Tensor FloatMask(const at::Tensor& mask, at::ScalarType type) {
-  if (type != at::kHalf || mask.scalar_type() == at::kHalf) return mask.to(type);
-  constexpr double kLarge = 32752;
-  const at::Tensor small = at::clamp(mask, -kLarge, kLarge);
-  return at::where(at::isinf(mask), mask, small).to(type);
+  const bool same = mask.scalar_type() == type && type != at::kHalf;
+  if (same || type == at::kDouble) return mask.to(type);
+  const double large = type == at::kHalf ? 65504.0 / 4 : 8e37;  // A quarter of what it can say.
+  return at::where(at::isinf(mask), mask, at::clamp(mask, -large, large)).to(type);
 }
 
 // What is added to the scores, of a mask whose booleans are true where a position is hidden.
@@ -74,13 +74,12 @@ class MultiheadAttention {
     std::int64_t more = 0;
     if (weights_.key_bias.defined()) {
       key = Append(key, weights_.key_bias.expand({key.size(0), 1, width_}));
-      value = Append(value, weights_.value_bias.expand({key.size(0), 1, width_}));
+      value = Append(value, weights_.value_bias.expand({value.size(0), 1, width_}));
       ++more;
     }
     if (kind_.add_zero_attn) {
-      const at::Tensor zeros = at::zeros({key.size(0), 1, width_}, key.options());
-      key = Append(key, zeros);
-      value = Append(value, zeros);
+      key = Append(key, at::zeros({key.size(0), 1, width_}, key.options()));
+      value = Append(value, at::zeros({value.size(0), 1, width_}, value.options()));
       ++more;
     }
     const at::Tensor scaled =

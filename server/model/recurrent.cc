@@ -1,6 +1,7 @@
 #include "server/model/recurrent.h"
 
 #include <ATen/Functions.h>
+#include <c10/util/Exception.h>
 
 #include <cstdint>
 #include <utility>
@@ -17,7 +18,11 @@ at::Tensor StateOf(const std::vector<at::Tensor>& arguments, std::size_t at,
   const std::int64_t states = kind.num_layers * (kind.bidirectional ? 2 : 1);
   const std::int64_t shape[] = {states, in.size(kind.batch_first ? 0 : 1), width};
   if (at >= arguments.size()) return at::zeros(shape, in.options());
-  return InTypeOf(arguments[at], in).expand(shape).contiguous();
+  const at::Tensor& state = arguments[at];
+  TORCH_CHECK(state.size(0) == states && state.size(2) == width, "a first state has size [",
+              state.size(0), ", ", state.size(1), ", ", state.size(2), "], it needs [", states,
+              ", rows, ", width, "]");
+  return InTypeOf(state, in).expand(shape).contiguous();
 }
 
 }  // namespace

@@ -105,7 +105,7 @@ void ForEachNode(const torch::jit::Module& module, Visit visit) {
 }
 
 // Adds what a node's argument "weight" is, where that is a constant: where it lies, and how many
-// numbers it has.
+// numbers of that are used at most.
 void FindConstantWeights(torch::jit::Node* node, std::map<const void*, std::int64_t>& found) {
   const c10::FunctionSchema* const schema = node->maybeSchema();
   if (schema == nullptr) return;
@@ -113,7 +113,12 @@ void FindConstantWeights(torch::jit::Node* node, std::map<const void*, std::int6
     if (schema->arguments()[i].name() != "weight") continue;
     const auto value = torch::jit::toIValue(node->input(i));
     if (!value || !value->isTensor()) continue;
-    found.emplace(value->toTensor().data_ptr(), value->toTensor().numel());
+    const at::Tensor tensor = value->toTensor();
+    const void* const place = tensor.has_storage()
+                                  ? static_cast<const void*>(tensor.data_ptr())
+                                  : static_cast<const void*>(tensor.unsafeGetTensorImpl());
+    std::int64_t& count = found[place];
+    count = std::max(count, tensor.numel());
   }
 }
 

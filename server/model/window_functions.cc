@@ -14,7 +14,9 @@ namespace {
 // slice can leave another. LibTorch's adaptive pools on CUDA go from one image to the next by the
 // stride of the channels (2.11, AdaptiveAveragePooling.cu), also where there is one channel, and
 // then read other memory. Copies nothing.
-at::Tensor WithPlainStrides(const at::Tensor& in) { return in.reshape(in.sizes()); }
+at::Tensor WithPlainStrides(const at::Tensor& in) {
+  return in.is_cuda() ? in.reshape(in.sizes()) : in;
+}
 
 // torch.nn.functional.local_response_norm.
 at::Tensor LocalResponseNorm(const network::LocalResponseNorm& kind, const at::Tensor& in) {

@@ -67,6 +67,12 @@ Values Infer(Recurrent& layer, Inference& inference) {
   }
   const Value* const fed[] = {&in, hidden, cell};
   const std::size_t dims[] = {batch, 1, 1};
+  // States are stretched over the sequence's rows, not the other way round.
+  for (const Value* const state : {hidden, cell}) {
+    const bool has_rows = state != nullptr && state->rows.state == Rows::State::kAlong;
+    if (!has_rows || in.rows.state != Rows::State::kNone) continue;
+    return inference.RefuseShapes("need a sequence for each row of the state");
+  }
   Values out(lstm ? 3 : 2);
   out[0] = {in.dtype, in.shape, RowsOf(fed, dims, batch)};
   out[0].shape[2] = directions * width;
@@ -123,6 +129,7 @@ Values Infer(MultiheadAttention& layer, Inference& inference) {
                                                ShapeText({rows, sources}),
                                                ", of booleans or floats"));
   }
+  if (rows == 1 && padding != nullptr) rows = padding->shape[0];
   const Value* const mask = inference.Find(4);
   if (mask != nullptr) {
     const std::size_t rank = mask->shape.size();
@@ -182,7 +189,12 @@ Values Infer(ScaledDotProductAttention& layer, Inference& inference) {
     part.shape[rank - 2] = query.shape[rank - 2];
     part.shape[rank - 1] = key.shape[rank - 2];
   }
-  if (mask != nullptr) scores.push_back(*mask);
+  if (mask != nullptr) {
+    Value& part = scores.emplace_back(*mask);
+    if (part.rows.state == Rows::State::kAlong && part.rows.dim + 2 >= part.shape.size()) {
+      part.rows = Rows::Mixed();
+    }
+  }
   std::optional<Value> out = inference.Broadcast(scores);
   if (!out) return {};
   out->dtype = query.dtype;

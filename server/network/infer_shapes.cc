@@ -163,7 +163,6 @@ Values Infer(Unflatten& layer, Inference& inference) {
     return inference.Refuse("its output has too many dimensions");
   }
   if (out.rows.along(*dim)) {
-    // Of a given size, nor may it be that of whatever batch.
     // A given size is that of some batches only.
     if (sizes.size() != 1 || layer.sizes[0] >= 0) out.rows = Rows::Mixed();
   } else if (out.rows.dim > *dim) {

@@ -18,7 +18,8 @@
 
 namespace relight::serving {
 
-// Of a model's golden tensors, all of which stay in memory.
+// Of a model's golden tensors, which stay in memory, with what their files hold beside them in the
+// same storages: at most as much again.
 inline constexpr std::uint64_t kMaxGoldenBytes = std::uint64_t{256} << 20;
 
 // Immutable, so thread-safe.

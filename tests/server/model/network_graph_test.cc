@@ -1,5 +1,6 @@
 // What binding and a forward promise, whatever the net.
 #include <cstring>
+#include <limits>
 #include <string>
 #include <thread>
 #include <vector>
@@ -130,6 +131,21 @@ TEST(NetworkGraphTest, StretchesWhatIsGivenOnceOverAllRows) {
     EXPECT_NEAR(alone[0], answers[2 * row], 1e-6);
     EXPECT_NEAR(alone[1], answers[2 * row + 1], 1e-6);
   }
+}
+
+// The least number of one type is minus infinity in another.
+TEST(NetworkGraphTest, ARowOfWhichAMaskHidesAllIsANumberInHalfPrecisionToo) {
+  const auto graph = MakeGraph(R"(
+    precision: BF16
+    input { name: "x" datatype: "FP32" shape: [-1, 2, 2] }
+    input { name: "mask" datatype: "FP32" shape: [-1, 2, 2] }
+    network { layer { input: ["x", "x", "x", "mask"] scaled_dot_product_attention {} } })");
+  const auto bound = MustBind(*graph, {});
+  const float least = std::numeric_limits<float>::lowest();
+  const auto outputs = bound->Forward(
+      {FloatTensor({1, 2, 2}, {1, 3, 2, 5}), FloatTensor({1, 2, 2}, {least, least, 0, least})});
+  ASSERT_TRUE(outputs.ok()) << outputs.status();
+  EXPECT_THAT(ValuesOf(outputs->at(0)), ElementsAre(1.5, 4, 1, 3));
 }
 
 TEST(NetworkGraphTest, RefusesAFirstStateOfOtherRows) {

@@ -64,7 +64,7 @@ class GoldenRequestsTest : public ::testing::Test {
     const FakeBoundModel serving = Model(serving_weight.value_or(0));
     return golden->Check(model, serving_weight ? &serving : nullptr, [this] {
       ++pauses_;
-      return between_;
+      return pauses_before_-- > 0 ? absl::OkStatus() : between_;
     });
   }
   std::string Message(const absl::Status& status) const {
@@ -77,6 +77,7 @@ class GoldenRequestsTest : public ::testing::Test {
   Signature signature_ = FakeSignature(4);
   config::GoldenRequest rules_;
   int pauses_ = 0;
+  int pauses_before_ = 0;  // That many are well before `between_`.
   absl::Status between_;
   const std::string input_ = signature_.inputs[0].name;
   const std::string output_ = signature_.outputs[0].name;
@@ -171,6 +172,11 @@ TEST_F(GoldenRequestsTest, FilesThatAreNoRequestAreRefusedWhenTheyAreRead) {
 TEST_F(GoldenRequestsTest, ItEndsBeforeTheNextForwardOnceNobodyWantsIt) {
   between_ = absl::CancelledError("no longer wanted");
   EXPECT_EQ(Check({x_}, 3).code(), absl::StatusCode::kCancelled);
+  EXPECT_EQ(world_->forwards(), 0);
+  pauses_before_ = 1;
+  rules_.max_change = 1;
+  EXPECT_EQ(Check({x_}, 3, 3).code(), absl::StatusCode::kCancelled);
+  EXPECT_EQ(world_->forwards(), 1);
 }
 
 TEST_F(GoldenRequestsTest, AllOfAModelsTensorsHaveOneLimit) {
