@@ -20,7 +20,9 @@ namespace {
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#if defined(__SANITIZE_THREAD__)
+constexpr unsigned kTrees = 60;  // A second each, nearly.
+#elif defined(__SANITIZE_ADDRESS__)
 constexpr unsigned kTrees = 300;
 #else
 constexpr unsigned kTrees = 3000;
