@@ -21,7 +21,7 @@ using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 
 #if defined(__SANITIZE_THREAD__)
-constexpr unsigned kTrees = 60;  // A second each, nearly.
+constexpr unsigned kTrees = 60;  // Of up to a second each.
 #elif defined(__SANITIZE_ADDRESS__)
 constexpr unsigned kTrees = 300;
 #else
