@@ -21,7 +21,7 @@ struct BlockEntry;
 struct Block {
   std::string name = {};
   std::vector<std::string> inputs = {};
-  std::vector<BlockEntry> entries = {};
+  std::vector<BlockEntry> entries;  // Without "= {}", for which Clang wants the type complete.
   // So many times, each time fed what the one before gave, under "NAME.0", "NAME.1", ...; absent:
   // once, under its own name.
   std::optional<std::int64_t> repeat = std::nullopt;

@@ -120,7 +120,8 @@ TEST(BlocksTest, SharedParametersAreLookedForAsInputsAre) {
 }
 
 TEST(BlocksTest, RefusalsNameTheBlock) {
-  EXPECT_THAT(Refusal({Of({.name = "a", .line = 7})}), HasSubstr("line 7: block \"a\": holds no"));
+  EXPECT_THAT(Refusal({Of({.name = "a", .entries = {}, .line = 7})}),
+              HasSubstr("line 7: block \"a\": holds no"));
   EXPECT_THAT(Refusal({Of({.entries = {One("fc", kLinear)}, .repeat = 2})}),
               HasSubstr("a block that is repeated needs a name"));
   EXPECT_THAT(Refusal({Of({.name = "a", .entries = {One("fc", kLinear)}, .repeat = 0})}),
