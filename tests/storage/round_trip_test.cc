@@ -20,9 +20,7 @@ namespace {
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 
-#if defined(__SANITIZE_THREAD__)
-constexpr unsigned kTrees = 60;  // Of up to a second each.
-#elif defined(__SANITIZE_ADDRESS__)
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 constexpr unsigned kTrees = 300;
 #else
 constexpr unsigned kTrees = 3000;
