@@ -17,11 +17,13 @@ namespace {
 constexpr std::uint64_t kPieceBytes = std::uint64_t{256} << 10;
 constexpr std::uint64_t kWindowBytes = std::uint64_t{16} << 20;
 
-// Puts the pieces of a stream together again where they cut an element.
+// Puts the pieces of a stream of `run_bytes` together again where they cut an element.
 class WholeElements {
  public:
-  WholeElements(std::uint64_t item_bytes, std::function<absl::Status(absl::Span<std::byte>)> take)
-      : piece_(kPieceBytes / item_bytes * item_bytes), take_(std::move(take)) {}
+  WholeElements(std::uint64_t item_bytes, std::uint64_t run_bytes,
+                std::function<absl::Status(absl::Span<std::byte>)> take)
+      : piece_(std::clamp(run_bytes, item_bytes, kPieceBytes) / item_bytes * item_bytes),
+        take_(std::move(take)) {}
 
   absl::Status Add(absl::Span<const std::byte> bytes) {
     while (!bytes.empty()) {
@@ -71,7 +73,8 @@ class DenseStream {
   absl::Status StreamInOrder() {
     const bool as_it_is = !tensor_.conj && !tensor_.neg && tensor_.dtype != DType::kBool;
     if (as_it_is) return StreamTheRun(sink_);
-    WholeElements pieces(item_, [this](absl::Span<std::byte> elements) { return Emit(elements); });
+    WholeElements pieces(item_, run_bytes_,
+                         [this](absl::Span<std::byte> elements) { return Emit(elements); });
     RELIGHT_RETURN_IF_ERROR(
         StreamTheRun([&](absl::Span<const std::byte> bytes) { return pieces.Add(bytes); }));
     return pieces.Finish();
@@ -115,7 +118,7 @@ class DenseStream {
 
   absl::Status FillWindow() {
     std::uint64_t offset = 0;  // In elements from the tensor's first.
-    WholeElements pieces(item_, [&](absl::Span<std::byte> elements) {
+    WholeElements pieces(item_, run_bytes_, [&](absl::Span<std::byte> elements) {
       Scatter(elements, offset);
       offset += elements.size() / item_;
       return absl::OkStatus();
