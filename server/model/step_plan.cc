@@ -1,11 +1,10 @@
 #include "server/model/step_plan.h"
 
 #include <algorithm>
-#include <initializer_list>
-#include <optional>
 #include <variant>
 
-#include "base/checked_math.h"
+#include "absl/types/span.h"
+#include "server/network/inference.h"
 
 namespace relight::model {
 namespace {
@@ -68,21 +67,12 @@ bool IsImage(const Shape& shape) {
          std::all_of(shape.begin() + 1, shape.end(), [](std::int64_t size) { return size > 0; });
 }
 
-// nullopt where it is more than 64 bits can say: the sizes are a config's.
-std::optional<std::int64_t> ProductOf(std::initializer_list<std::int64_t> sizes) {
-  std::optional<std::int64_t> product = 1;
-  for (const std::int64_t size : sizes) {
-    if (product) product = CheckedMul(*product, size);
-  }
-  return product;
-}
-
 // Whether LibTorch computes a single row's convolution with oneDNN (use_mkldnn in
 // aten/src/ATen/native/Convolution.cpp): below this its own code is faster.
 bool IsLarge(const network::Conv& conv, const Shape& input) {
   constexpr std::int64_t kLargeRow = 20480;
   const bool large_kernel = conv.kernel_size[0] > 3 && conv.kernel_size[1] > 3;
-  const std::optional<std::int64_t> row = ProductOf({input[1], input[2], input[3]});
+  const auto row = network::Product(absl::MakeConstSpan(input).subspan(1));
   return conv.groups > 1 || large_kernel || !row || *row > kLargeRow;
 }
 
@@ -132,7 +122,7 @@ class LayoutAfter {
     if (pool.max || pool.spatial_dims != 2) return Layout::kRowMajor;
     const Shape& input = network_.shape_of(step_.inputs.front());
     // Only for a single mean is LibTorch more exact than oneDNN.
-    const std::optional<std::int64_t> pooled = ProductOf({input[2], input[3]});
+    const auto pooled = network::Product(absl::MakeConstSpan(input).subspan(2));
     if (pool.output_size == network::Sizes{1, 1} && (!pooled || *pooled > kMostPooled)) {
       return Layout::kRowMajor;
     }

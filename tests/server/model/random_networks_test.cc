@@ -21,6 +21,7 @@
 #include "server/config/layer_text.h"
 #include "server/model/torch_backend.h"
 #include "server/network/layer_rules.h"
+#include "storage/strided.h"
 #include "tests/server/model/model_testing.h"
 
 namespace relight::model {
@@ -108,7 +109,8 @@ std::optional<double> ValueOrInput(Random& random) {
                          : std::nullopt;
 }
 
-constexpr std::int64_t kKinds = 54;
+// Of those that RandomKind knows by number.
+constexpr std::int64_t kLastKind = 54;
 
 // A layer of the kind `which`, that may or may not fit an input of `shape`.
 network::LayerKind RandomKind(std::int64_t which, Random& random, const Sizes& shape) {
@@ -318,7 +320,7 @@ class Drawing {
 
   // Kinds that seldom fit are not to be rare.
   void TryLayer() {
-    const std::int64_t kind = random_.Between(0, kKinds);
+    const std::int64_t kind = random_.Between(0, kLastKind);
     for (int i = 0; i < kTriesOfAKind; ++i) {
       if (AddLayer(kind)) return;
     }
@@ -406,15 +408,9 @@ class Drawing {
   std::vector<DrawnLayer> layers_;
 };
 
-std::int64_t ElementsOf(const Sizes& shape) {
-  std::int64_t count = 1;
-  for (const std::int64_t size : shape) count *= size;
-  return count;
-}
-
 // Small whole numbers from `least` on; for integers such that they may be indices.
 HostTensor RandomTensor(Random& random, DType dtype, const Sizes& shape, std::int64_t least = -3) {
-  const auto count = static_cast<std::size_t>(ElementsOf(shape));
+  const std::size_t count = storage::CountElements(shape);
   if (dtype == DType::kInt64) {
     std::vector<std::int64_t> values(count);
     for (std::int64_t& value : values) value = random.Between(0, 3);
